@@ -1,0 +1,74 @@
+"""What every device offers: arrays in, arrays out, with shapes, units and laws. Implementations live in `cpu`, `cuda`, `reference`.
+
+All transforms use complex64. Grids are indexed r = −⌊N/2⌋ … ⌈N/2⌉−1 along each axis ("centred").
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Complex = NDArray[np.complex64]
+Real = NDArray[np.float32]
+
+
+class NufftPlan(Protocol):
+    """Non-uniform FFT for one set of `points`; forward y_j = Σ_r x_r exp(−i k_j·r), adjoint its exact adjoint (no weights, no 1/N)."""
+
+    shape: tuple[int, ...]
+    samples: tuple[int, ...]
+
+    def forward(self, x: Complex) -> Complex:
+        """x [*batch, *shape] → [*batch, *samples]."""
+        ...
+
+    def adjoint(self, y: Complex) -> Complex:
+        """y [*batch, *samples] → [*batch, *shape]."""
+        ...
+
+    def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
+        """adjoint(weights · forward(x)); with `maps` [coil, *shape]: Σ_c conj(S_c) adjoint(weights · forward(S_c x))."""
+        ...
+
+
+class Kernels(Protocol):
+    """One device's kernels."""
+
+    device: str
+
+    def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> NufftPlan:
+        """Plan for `points` [*samples, axis] in radians per voxel, axes ([z,] y, x) as in `shape`."""
+        ...
+
+    def fft(self, x: Complex, *, axes: int) -> Complex:
+        """Centred orthonormal DFT, exp(−i), over the last `axes` axes."""
+        ...
+
+    def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
+        """Centred orthonormal inverse DFT, exp(+i), over the last `axes` axes; `crop` keeps the central part of each of them."""
+        ...
+
+    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int]) -> Real:
+        """Root-sum-of-squares over coils of the centred orthonormal inverse DFT: [coil, z, y, x] → [z, y, x] cropped.
+
+        Fused so that no coil image is kept; `kspace` may be any strided view.
+        """
+        ...
+
+    def rss(self, images: Complex) -> Real:
+        """Root-sum-of-squares: images [coil, *grid] → [*grid]."""
+        ...
+
+    def combine(self, images: Complex, maps: Complex) -> Complex:
+        """Σ_c conj(maps_c) · images_c: [coil, *grid] → [*grid]."""
+        ...
+
+    def expand(self, image: Complex, maps: Complex) -> Complex:
+        """maps_c · image: [*grid] → [coil, *grid]."""
+        ...
+
+    def whiten(self, whitening: Complex, samples: Complex) -> Complex:
+        """whitening [coil, coil] applied to samples [..., coil, sample] along the coil axis."""
+        ...
