@@ -1,4 +1,6 @@
-"""What every device offers: arrays in, arrays out, with shapes, units and laws. Implementations live in `cpu`, `cuda`, `reference`.
+"""What every device offers: arrays in, arrays out, with shapes, units and laws.
+
+Implementations live in `cpu`, `cuda` and `reference`.
 
 All transforms use complex64. Grids are indexed r = −⌊N/2⌋ … ⌈N/2⌉−1 along each axis ("centred").
 """
@@ -14,8 +16,15 @@ Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
 
 
+class DeviceError(RuntimeError):
+    """The device asked for is not there or cannot be used; the message says why."""
+
+
 class NufftPlan(Protocol):
-    """Non-uniform FFT for one set of `points`; forward y_j = Σ_r x_r exp(−i k_j·r), adjoint its exact adjoint (no weights, no 1/N)."""
+    """Non-uniform FFT for one set of `points`; forward y_j = Σ_r x_r exp(−i k_j·r).
+
+    The adjoint is its exact adjoint: no weights, no 1/N.
+    """
 
     shape: tuple[int, ...]
     samples: tuple[int, ...]
@@ -29,7 +38,10 @@ class NufftPlan(Protocol):
         ...
 
     def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
-        """adjoint(weights · forward(x)); with `maps` [coil, *shape]: Σ_c conj(S_c) adjoint(weights · forward(S_c x))."""
+        """adjoint(weights · forward(x)), with `maps` Σ_c conj(S_c) adjoint(weights · forward(S_c x)).
+
+        x [*batch, *shape], or [*shape] with maps [coil, *shape]; weights [*samples].
+        """
         ...
 
 
@@ -47,7 +59,7 @@ class Kernels(Protocol):
         ...
 
     def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
-        """Centred orthonormal inverse DFT, exp(+i), over the last `axes` axes; `crop` keeps the central part of each of them."""
+        """Centred orthonormal inverse DFT, exp(+i), over the last `axes` axes; `crop` keeps the central part of each."""
         ...
 
     def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int]) -> Real:
