@@ -1,0 +1,226 @@
+"""A recipe: which method reconstructs a scan and with which parameters, as validated, hashable data.
+
+A name from the wire is an opaque key into CATALOGUE, never a path, a module or code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from recon.errors import RecipeError
+
+Value = str | int | float | bool
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What a parameter may be: one of `choices`, or a value of the default's type between `minimum` and `maximum`."""
+
+    default: Value
+    choices: tuple[str, ...] = ()
+    minimum: float = 0.0
+    maximum: float = 0.0
+
+    def describe(self) -> str:
+        """The legal values in words."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        if isinstance(self.default, bool):
+            return "true or false"
+        kind = "a whole number" if isinstance(self.default, int) else "a number"
+        return f"{kind} from {self.minimum:g} to {self.maximum:g}"
+
+
+PARAMETERS: Mapping[str, Parameter] = {
+    "combine": Parameter("rss", choices=("rss", "adaptive")),
+    "output": Parameter("magnitude", choices=("magnitude", "complex", "phase")),
+    "oversampling": Parameter("remove", choices=("remove", "keep")),
+    "whiten": Parameter(True),
+    "trajectory_unit": Parameter("cycles/voxel", choices=("cycles/voxel", "cycles/fov", "1/m")),
+    "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-1),
+    "iterations": Parameter(10, minimum=1, maximum=1000),
+    "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
+}
+
+_COMMON = ("output", "oversampling", "whiten")
+METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+    AUTO: (*_COMMON, "combine", "trajectory_unit"),
+    "fft": (*_COMMON, "combine"),
+    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
+    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda"),
+    "null": (),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A method and all of its parameters; those not given take their defaults. Raises RecipeError."""
+
+    method: str = AUTO
+    parameters: Mapping[str, Value] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.method not in METHOD_PARAMETERS:
+            raise RecipeError(
+                f"the method is {_shown(self.method)}, expected one of {', '.join(METHOD_PARAMETERS)}: name one of them"
+            )
+        object.__setattr__(self, "parameters", _complete(self.method, self.parameters))
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal work, on every machine and version of Python."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def to_json(self) -> str:
+        """Canonical JSON, which `resolve` reads back."""
+        content = {"method": self.method, "parameters": dict(self.parameters)}
+        return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+    def __getitem__(self, name: str) -> Value:
+        return self.parameters[name]
+
+    def text(self, name: str) -> str:
+        """A parameter that is one of several words."""
+        return str(self.parameters[name])
+
+    def number(self, name: str) -> float:
+        """A parameter that is a number."""
+        return float(self.parameters[name])
+
+
+def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
+    names = METHOD_PARAMETERS[method]
+    for name in given:
+        if name not in names:
+            known = ", ".join(sorted(names)) or "none"
+            raise RecipeError(
+                f"the parameter {_shown(name)} is unknown to the method {method}, which has {known}: leave it out"
+            )
+    values = {name: _valid(name, given.get(name, PARAMETERS[name].default)) for name in sorted(names)}
+    return _combined(values, chosen="combine" in given)
+
+
+def _combined(values: dict[str, Value], *, chosen: bool) -> dict[str, Value]:
+    """Root-sum-of-squares has no phase: other outputs take the adaptive combination, unless RSS was asked for."""
+    if values.get("output", "magnitude") == "magnitude" or values.get("combine") != "rss":
+        return values
+    if chosen:
+        raise RecipeError(
+            f"combine is rss, which has no phase, but output is {values['output']}: ask for combine adaptive"
+        )
+    return values | {"combine": "adaptive"}
+
+
+def _valid(name: str, given: object) -> Value:
+    parameter = PARAMETERS[name]
+    value = _converted(parameter, given)
+    if value is None:
+        raise RecipeError(f"the parameter {name} is {_shown(given)}, expected {parameter.describe()}: correct it")
+    return value
+
+
+def _converted(parameter: Parameter, given: object) -> Value | None:
+    """`given` as the parameter's type, or None; texts are understood, since FIRE clients send every value as one."""
+    if parameter.choices:
+        return given if isinstance(given, str) and given in parameter.choices else None
+    if isinstance(parameter.default, bool):
+        return {"true": True, "false": False}.get(str(given).lower()) if isinstance(given, bool | str) else None
+    if isinstance(given, bool) or not isinstance(given, int | float | str):
+        return None
+    try:
+        number = float(given)
+    except (ValueError, OverflowError):
+        return None
+    if not parameter.minimum <= number <= parameter.maximum:
+        return None
+    if isinstance(parameter.default, int):
+        return int(number) if number == int(number) else None
+    return number
+
+
+def _shown(value: object) -> str:
+    """A value from outside for an error message, cut to a readable length."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+_ALIASES: Mapping[str, Recipe] = {
+    # python-ismrmrd-server, FIRE and OpenRecon clients
+    "default": Recipe(),
+    "openrecon": Recipe(),
+    "simplefft": Recipe("fft"),
+    "savedataonly": Recipe("null"),
+    # Gadgetron clients
+    "default.xml": Recipe(),
+    "default_short.xml": Recipe(),
+    "default_optimized.xml": Recipe(),
+    "Generic_Cartesian_FFT.xml": Recipe("fft"),
+    "Generic_Cartesian_Grappa.xml": Recipe(),
+    "Generic_Cartesian_Grappa_SNR.xml": Recipe(),
+    "Generic_Cartesian_Grappa_Complex.xml": Recipe(parameters={"output": "complex"}),
+}
+
+CATALOGUE: Mapping[str, Recipe] = {name: Recipe(name) for name in METHOD_PARAMETERS} | dict(_ALIASES)
+
+
+def resolve(text: str, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """The recipe that a configuration names: a key of CATALOGUE or a recipe as JSON, with `overrides` put on top.
+
+    Raises RecipeError for an unknown name (with the known ones), method or parameter.
+    """
+    text = text.rstrip("\0").strip()
+    if text.startswith("{"):
+        recipe = apply_text(Recipe(), text)
+    else:
+        recipe = _named(text)
+    return _override(recipe, overrides or {})
+
+
+def apply_text(recipe: Recipe, text: str) -> Recipe:
+    """`recipe` with what a JSON text sets: {"method": …, "parameters": {…}} or the parameters alone; raises RecipeError.
+
+    FIRE and OpenRecon clients send such a text after the header, with the configuration's name under "config".
+    """
+    given = _read_json(text)
+    nested = given.pop("parameters", {})
+    if not isinstance(nested, dict):
+        raise RecipeError(f"parameters is {_shown(nested)}, expected a JSON object of names and values: correct it")
+    given |= nested
+    given.pop("version", None)
+    if given.get("customconfig") == "":
+        del given["customconfig"]
+    name = given.pop("method", None) or given.pop("config", None)
+    given.pop("config", None)
+    return _override(recipe if name is None else _named(name), given)
+
+
+def _named(name: object) -> Recipe:
+    if not isinstance(name, str) or name not in CATALOGUE:
+        raise RecipeError(
+            f"the configuration {_shown(name)} is unknown, expected one of {', '.join(CATALOGUE)}: send one of these"
+        )
+    return CATALOGUE[name]
+
+
+def _override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """`recipe` with `values` put on top; only what differs from a default counts as chosen."""
+    kept = {name: value for name, value in recipe.parameters.items() if value != PARAMETERS[name].default}
+    return replace(recipe, parameters=kept | dict(values)) if values else recipe  # type: ignore[arg-type]
+
+
+def _read_json(text: str) -> dict[str, object]:
+    try:
+        value = json.loads(text.rstrip("\0"))
+    except (ValueError, RecursionError) as error:
+        raise RecipeError(f"the text is not JSON ({error}), expected an object of parameters: correct it") from error
+    if not isinstance(value, dict):
+        raise RecipeError(f"the JSON text is {_shown(value)}, expected an object of parameters: correct it")
+    return value
