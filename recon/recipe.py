@@ -133,17 +133,21 @@ def _converted(parameter: Parameter, given: object) -> Value | None:
         return given if isinstance(given, str) and given in parameter.choices else None
     if isinstance(parameter.default, bool):
         return {"true": True, "false": False}.get(str(given).lower()) if isinstance(given, bool | str) else None
+    number = _number(given)
+    if number is None or not parameter.minimum <= number <= parameter.maximum:
+        return None
+    if isinstance(parameter.default, float):
+        return number
+    return int(number) if number.is_integer() else None
+
+
+def _number(given: object) -> float | None:
     if isinstance(given, bool) or not isinstance(given, int | float | str):
         return None
     try:
-        number = float(given)
+        return float(given)
     except (ValueError, OverflowError):
         return None
-    if not parameter.minimum <= number <= parameter.maximum:
-        return None
-    if isinstance(parameter.default, int):
-        return int(number) if number == int(number) else None
-    return number
 
 
 def _shown(value: object) -> str:
@@ -177,17 +181,15 @@ def resolve(text: str, overrides: Mapping[str, object] | None = None) -> Recipe:
     Raises RecipeError for an unknown name (with the known ones), method or parameter.
     """
     text = text.rstrip("\0").strip()
-    if text.startswith("{"):
-        recipe = apply_text(Recipe(), text)
-    else:
-        recipe = _named(text)
+    recipe = apply_text(Recipe(), text) if text.startswith("{") else _named(text)
     return _override(recipe, overrides or {})
 
 
 def apply_text(recipe: Recipe, text: str) -> Recipe:
-    """`recipe` with what a JSON text sets: {"method": …, "parameters": {…}} or the parameters alone; raises RecipeError.
+    """`recipe` with what a JSON text sets: {"method": …, "parameters": {…}} or the parameters alone.
 
     FIRE and OpenRecon clients send such a text after the header, with the configuration's name under "config".
+    Raises RecipeError.
     """
     given = _read_json(text)
     nested = given.pop("parameters", {})
