@@ -1,0 +1,329 @@
+"""From readouts to frames: which readouts make which image, decided from their heads alone and as early as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import ScanError
+from recon.lines import ANY, AVERAGE, Lines, completeness, is_cartesian, lines_of
+from recon.scan import COUNTERS, READOUT_HEAD, Counters, Encoding, Flag, ScanHeader
+
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def _mask(*flags: Flag) -> np.uint64:
+    return np.uint64(sum(flag.mask for flag in flags))
+
+
+NOISE = _mask(Flag.IS_NOISE_MEASUREMENT)
+CALIBRATION = _mask(Flag.IS_PARALLEL_CALIBRATION)
+CALIBRATION_AND_IMAGING = _mask(Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING)
+NEVER_IMAGING = _mask(
+    Flag.IS_NOISE_MEASUREMENT,
+    Flag.IS_NAVIGATION_DATA,
+    Flag.IS_PHASECORR_DATA,
+    Flag.IS_HPFEEDBACK_DATA,
+    Flag.IS_DUMMYSCAN_DATA,
+    Flag.IS_RTFEEDBACK_DATA,
+    Flag.IS_SURFACECOILCORRECTIONSCAN_DATA,
+    Flag.IS_PHASE_STABILIZATION_REFERENCE,
+    Flag.IS_PHASE_STABILIZATION,
+)
+# The flags that end a frame; LAST_IN_PHASE and the like do not say which other frames go on.
+ENDS = _mask(Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
+
+
+def _offset(name: str) -> int:
+    assert READOUT_HEAD.fields is not None
+    return int(READOUT_HEAD.fields[name][1])
+
+
+# READOUT_HEAD seen as what assembly needs, neighbouring fields as one array: four gathers for a whole run of readouts.
+_FIRST = ("flags", "number_of_samples", "discard_pre", COUNTERS[0])
+_VIEW: np.dtype[np.void] = np.dtype(
+    {
+        "names": ["flags", "sizes", "layout", "counters"],
+        "formats": ["<u8", ("<u2", (3,)), ("<u2", (5,)), ("<u2", (len(COUNTERS),))],
+        "offsets": [_offset(name) for name in _FIRST],
+        "itemsize": READOUT_HEAD.itemsize,
+    }
+)
+# Columns of `sizes` and `layout` side by side.
+SAMPLES, _, COILS, PRE, POST, _, SPACE, AXES = range(8)
+_NAMING = [COUNTERS.index(name) for name in ("slice", "contrast", "phase", "repetition", "set")]
+
+
+def is_imaging(flags: NDArray[np.uint64]) -> Mask:
+    """Which readouts carry image data, by their flags: calibration lines only where they serve imaging as well."""
+    imaging: Mask = ((flags & NEVER_IMAGING) == 0) & ~is_calibration(flags)
+    return imaging
+
+
+def is_calibration(flags: NDArray[np.uint64]) -> Mask:
+    """Which readouts serve only to calibrate parallel imaging."""
+    only: Mask = (flags & (CALIBRATION | CALIBRATION_AND_IMAGING)) == CALIBRATION
+    return only
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameIndex:
+    """One frame by reference: its `counters` and the global numbers of its readouts `rows` in the order of arrival.
+
+    `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
+    says in words what is wrong.
+    """
+
+    counters: Counters
+    rows: Rows
+    complete: bool = True
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Open:
+    """A frame that still waits for readouts; its memory is bounded by what came, not by what a header claims."""
+
+    rows: list[Rows] = field(default_factory=list)
+    codes: list[Rows] = field(default_factory=list)
+    count: int = 0
+    seen: Mask | None = None  # [code], made only when enough readouts are there to be complete
+
+    def add(self, rows: Rows, codes: Rows) -> None:
+        self.rows.append(rows)
+        self.codes.append(codes)
+        self.count += len(rows)
+        if self.seen is not None:
+            self.seen[codes] = True
+
+    def distinct(self) -> int:
+        return int(np.count_nonzero(self.seen)) if self.seen is not None else len(np.unique(_joined(self.codes)))
+
+    def cut(self, codes: Rows, ends: Mask, lines: Lines) -> int:
+        """After how many of the next readouts the frame is finished; 0: it is not."""
+        cuts = (self._cut_by_flag(ends, lines), self._cut_by_count(codes, lines))
+        return min((n for n in cuts if n), default=0)
+
+    def _cut_by_flag(self, ends: Mask, lines: Lines) -> int:
+        """A flag is believed when a quarter of the frame is there: some sequences set it on every partition."""
+        places = np.flatnonzero(ends) + 1
+        believed = places[4 * (self.count + places) >= lines.needed]
+        return int(believed[0]) if len(believed) else 0
+
+    def _cut_by_count(self, codes: Rows, lines: Lines) -> int:
+        if not lines.total or self.count + len(codes) < lines.total:
+            return 0
+        if self.seen is None:
+            self.seen = np.zeros(lines.total, np.bool_)
+            for earlier in self.codes:
+                self.seen[earlier] = True
+        missing = lines.total - np.count_nonzero(self.seen)
+        fresh = np.flatnonzero(~self.seen[codes])
+        first = np.sort(np.unique(codes[fresh], return_index=True)[1])
+        return int(fresh[first[missing - 1]]) + 1 if len(first) >= missing else 0
+
+
+Key = tuple[int, int, int, int, int, int]
+
+
+class Assembler:
+    """Sorts the readouts of one scan into frames; it sees heads only and keeps no reference to them.
+
+    `add` takes the runs in wire order; `finish` yields what never became complete. Both raise ScanError where the
+    readouts contradict the header. Readouts are numbered from 0 in wire order, whatever they are.
+    """
+
+    def __init__(self, header: ScanHeader) -> None:
+        self._header = header
+        self._coils = header.coils
+        self._coils_source = "the header says"
+        self._checked = np.zeros(8, np.uint16)  # layout of the last readouts that passed: a whole scan has one or two
+        self._samples: dict[int, int] = {}
+        self._lines: dict[int, Lines] = {}
+        self._open: dict[Key, _Open] = {}
+        self._passes: dict[Key, int] = {}
+        self._noise: list[Rows] = []
+        self._calibration: list[Rows] = []
+        self.readouts = 0  # how many were added
+        self.imaging = 0  # how many of them belong to frames
+
+    @property
+    def noise_rows(self) -> Rows:
+        """Global numbers of the noise readouts so far."""
+        return _joined(self._noise)
+
+    @property
+    def calibration_rows(self) -> Rows:
+        """Global numbers of the readouts so far that serve only parallel-imaging calibration."""
+        return _joined(self._calibration)
+
+    def add(self, head: NDArray[np.void]) -> list[FrameIndex]:
+        """The frames that the readouts `head` [readout], dtype READOUT_HEAD, complete; raises ScanError."""
+        if not len(head):
+            return []
+        view = head.view(_VIEW)
+        flags, counters = view["flags"], view["counters"].astype(np.int64)
+        layout = np.concatenate((view["sizes"], view["layout"]), axis=1)
+        rows = np.arange(self.readouts, self.readouts + len(head))
+        self.readouts += len(head)
+        imaging = is_imaging(flags)
+        if not imaging.all():
+            self._note(flags, layout, rows)
+            flags, counters, layout, rows = flags[imaging], counters[imaging], layout[imaging], rows[imaging]
+        self.imaging += len(rows)
+        return self._sort(flags, counters, layout, rows) if len(rows) else []
+
+    def finish(self) -> list[FrameIndex]:
+        """The frames still open, in the order of their first readout; raises ScanError where no frame was ever seen."""
+        if not self.imaging:
+            raise ScanError(
+                f"the scan ended without an imaging readout ({self.readouts} readouts, {len(self.noise_rows)} of them"
+                " noise), expected at least one: send the measurement itself"
+            )
+        keys = sorted(self._open, key=lambda key: int(self._open[key].rows[0][0]))
+        return [self._close(key) for key in keys]
+
+    def _note(self, flags: NDArray[np.uint64], layout: NDArray[np.uint16], rows: Rows) -> None:
+        """Remember noise and calibration readouts."""
+        for known, wanted in ((self._noise, (flags & NOISE) != 0), (self._calibration, is_calibration(flags))):
+            if wanted.any():
+                self._check_coils(layout[wanted], rows[wanted])
+                known.append(rows[wanted])
+
+    def _sort(
+        self, flags: NDArray[np.uint64], counters: NDArray[np.int64], layout: NDArray[np.uint16], rows: Rows
+    ) -> list[FrameIndex]:
+        """The frames that imaging readouts complete, in the order of their last readout."""
+        if (layout == self._checked).all():
+            done = self._fill(int(layout[0, SPACE]), flags, counters, rows)
+        else:
+            self._check_coils(layout, rows)
+            done = []
+            for space in np.unique(layout[:, SPACE]).tolist():
+                places = layout[:, SPACE] == space
+                self._check_layout(space, layout[places], rows[places])
+                done += self._fill(space, flags[places], counters[places], rows[places])
+            self._checked = layout[-1]
+        return sorted(done, key=lambda index: int(index.rows[-1]))
+
+    def _fill(self, space: int, flags: NDArray[np.uint64], counters: NDArray[np.int64], rows: Rows) -> list[FrameIndex]:
+        """The same for readouts of one encoding space."""
+        lines = self._lines[space]
+        _check_counters(lines, counters, rows)
+        codes = lines.code(counters)
+        ends = ((flags & ENDS) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
+        naming = counters[:, _NAMING]
+        if (naming == naming[0]).all():
+            return list(self._feed((space, *naming[0].tolist()), rows, codes, ends))
+        done: list[FrameIndex] = []
+        for places in _equal_rows(naming):
+            done += self._feed((space, *naming[places[0]].tolist()), rows[places], codes[places], ends[places])
+        return done
+
+    def _feed(self, key: Key, rows: Rows, codes: Rows, ends: Mask) -> Iterator[FrameIndex]:
+        while len(rows):
+            frame = self._open.setdefault(key, _Open())
+            n = frame.cut(codes, ends, self._lines[key[0]])
+            taken = n or len(rows)
+            frame.add(rows[:taken], codes[:taken])
+            if n:
+                yield self._close(key)
+            rows, codes, ends = rows[taken:], codes[taken:], ends[taken:]
+
+    def _close(self, key: Key) -> FrameIndex:
+        frame = self._open.pop(key)
+        complete, warnings = completeness(self._lines[key[0]], frame.distinct())
+        self._passes[key] = passes = self._passes.get(key, 0) + 1
+        if passes > 1:
+            warnings += (
+                f"the readouts repeat counters: this is image {passes} of slice {key[1]}, repetition {key[4]}",
+            )
+        return FrameIndex(Counters(*key), _joined(frame.rows), complete, warnings)
+
+    def _check_coils(self, layout: NDArray[np.uint16], rows: Rows) -> None:
+        coils = layout[:, COILS]
+        if self._coils is None:
+            self._coils, self._coils_source = int(coils[0]), f"readout {rows[0]} has"
+        wrong = np.flatnonzero((coils != self._coils) | (coils == 0))
+        if len(wrong):
+            raise ScanError(
+                f"readout {rows[wrong[0]]} has {coils[wrong[0]]} coils, {self._coils_source} {self._coils}:"
+                " send the same coils, at least one, in the whole scan"
+            )
+
+    def _check_layout(self, space: int, layout: NDArray[np.uint16], rows: Rows) -> None:
+        """Sample counts and trajectories of imaging readouts of one encoding space."""
+        if space >= len(self._header.encodings):
+            raise ScanError(
+                f"readout {rows[0]} refers to encoding space {space}, the header has {len(self._header.encodings)}"
+                " (counted from 0): correct encoding_space_ref"
+            )
+        encoding = self._header.encodings[space]
+        if space not in self._lines:
+            self._lines[space], self._samples[space] = lines_of(encoding), int(layout[0, SAMPLES])
+        _check_samples(encoding, layout, rows, expected=self._samples[space])
+        if not is_cartesian(encoding):
+            _check_trajectory(encoding, layout[:, AXES], rows)
+
+
+def _joined(parts: list[Rows]) -> Rows:
+    if len(parts) == 1:
+        return parts[0]
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+
+def _equal_rows(table: NDArray[np.int64]) -> Iterator[Rows]:
+    """Places of equal rows of `table` [place, column], ascending inside each group; a row may come in several groups.
+
+    Frames one after another are cut where the row changes; interleaved ones are sorted first.
+    """
+    places = np.arange(len(table))
+    starts = _changes(table)
+    if len(starts) * 16 > len(table):
+        places = np.lexsort(table.T[::-1])
+        starts = _changes(table[places])
+    yield from np.split(places, starts)
+
+
+def _changes(table: NDArray[np.int64]) -> Rows:
+    return np.flatnonzero((table[1:] != table[:-1]).any(axis=1)) + 1
+
+
+def _check_counters(lines: Lines, counters: NDArray[np.int64], rows: Rows) -> None:
+    outside = (counters < lines.low) | (counters > lines.high)
+    if outside.any():
+        place, which = (int(i) for i in np.argwhere(outside)[0])
+        raise ScanError(
+            f"readout {rows[place]} has {COUNTERS[which]} {counters[place, which]}, the header's limits allow"
+            f" {lines.low[which]} to {lines.high[which]}: correct the counter or the limits"
+        )
+
+
+def _check_samples(encoding: Encoding, layout: NDArray[np.uint16], rows: Rows, *, expected: int) -> None:
+    wrong = np.flatnonzero(layout[:, SAMPLES] != expected)
+    if len(wrong):
+        raise ScanError(
+            f"readout {rows[wrong[0]]} has {layout[wrong[0], SAMPLES]} samples, those before it have {expected}:"
+            " send equal readouts in one encoding space"
+        )
+    largest = encoding.encoded.matrix[2] if is_cartesian(encoding) else ANY
+    kept = expected - layout[:, PRE].astype(np.int64) - layout[:, POST]
+    wrong = np.flatnonzero((kept < 1) | (kept > largest))
+    if len(wrong):
+        raise ScanError(
+            f"readout {rows[wrong[0]]} keeps {kept[wrong[0]]} samples after its discards, expected 1 to {largest}:"
+            " correct discard_pre, discard_post or the encoded matrix"
+        )
+
+
+def _check_trajectory(encoding: Encoding, axes: NDArray[np.uint16], rows: Rows) -> None:
+    wrong = np.flatnonzero((axes < 2) | (axes > 4))
+    if len(wrong):
+        raise ScanError(
+            f"readout {rows[wrong[0]]} has a trajectory of {axes[wrong[0]]} axes, a {encoding.trajectory} scan needs"
+            " 2 to 4 (x, y, z, density): send the trajectory with every readout"
+        )
