@@ -25,13 +25,14 @@ def whitening(noise: Iterable[Readouts], *, header: ScanHeader, sample_time_us: 
     """Calibration whose whitening [coil, coil] gives noise of σ = 1 in each of the real and imaginary parts.
 
     `noise` are the readouts of the noise scan, `sample_time_us` the imaging readouts' dwell time. Noise power is
-    proportional to bandwidth: the covariance is scaled by noise dwell ÷ imaging dwell and by the header's relative
-    receiver noise bandwidth. Raises ScanError where the covariance cannot be inverted.
+    proportional to bandwidth: the covariance is scaled by noise dwell ÷ imaging dwell and divided by the header's
+    relative receiver noise bandwidth. Raises ScanError where the covariance cannot be inverted.
     """
     runs = list(noise)
     samples = np.concatenate([run.samples for run in runs])
     dwell_us = float(runs[0].head["sample_time_us"][0])
-    ratio = dwell_us / sample_time_us * (header.relative_noise_bandwidth or 1.0)
+    # The receiver's filter lets less noise into the noise scan than its nominal bandwidth would: doi:10.1002/mrm.20713.
+    ratio = dwell_us / sample_time_us / (header.relative_noise_bandwidth or 1.0)
     covariance = noise_covariance(samples) * ratio
     matrix = whitening_matrix(covariance)
     return Calibration(whitening=matrix, hash=hashlib.sha256(matrix.tobytes()).hexdigest())
