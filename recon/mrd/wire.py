@@ -150,6 +150,8 @@ class WireLimits:
     samples: int = 65_535
 
 
+DEFAULT_LIMITS = WireLimits()
+
 # On the wire and in files the waveform header is the C struct with its natural alignment.
 WAVEFORM_HEAD = np.dtype(
     [
@@ -476,7 +478,7 @@ class Decoder:
     the next `get_buffer`. `feed` takes bytes that the caller keeps; its acquisitions are views of those.
     """
 
-    def __init__(self, limits: WireLimits = WireLimits(), *, buffer_bytes: int = 4 << 20) -> None:
+    def __init__(self, limits: WireLimits = DEFAULT_LIMITS, *, buffer_bytes: int = 4 << 20) -> None:
         self.limits = limits
         self.position = 0  # bytes of the stream consumed as whole messages
         self._buffer_bytes = buffer_bytes
