@@ -146,7 +146,7 @@ def test_the_client_needs_only_what_the_readme_names() -> None:
 
 
 def worker_modules() -> list[str]:
-    """What a CUDA worker may import: all below the cluster but CPU kernels, slow twins and what needs the GPU itself."""
+    """What a CUDA worker imports: all below the cluster but CPU kernels, slow twins and what needs the GPU itself."""
     heavy = ("kernels.cpu", "kernels.reference", "kernels.cuda", "recon.networks")
     return [name for name in modules_under("kernels", "recon") if not name.startswith(heavy)] + ["cluster.worker"]
 
