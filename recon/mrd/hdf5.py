@@ -161,7 +161,7 @@ def _joined(rows: NDArray[np.object_], size: int, *, what: str, first: int) -> N
     wrong = np.flatnonzero(lengths != size)
     if len(wrong):
         raise FileError(
-            f"readout {first + wrong[0]} holds {lengths[wrong[0]]} {what}, its head declares {size}: write the file anew"
+            f"readout {first + wrong[0]} holds {lengths[wrong[0]]} {what}, its head says {size}: write the file again"
         )
     return np.concatenate(list(rows)).astype("<f4", copy=False)
 
@@ -215,7 +215,7 @@ def _slices(dataset: h5py.Dataset, limit: int, *, name: str) -> Iterator[tuple[i
 
 
 def _row_bytes(dataset: h5py.Dataset) -> Iterator[NDArray[np.int64]]:
-    """Bytes of variable length in each row, chunk by chunk, from the records themselves and not from what they refer to.
+    """Bytes of variable length in each row, chunk by chunk, from the records and not from what they refer to.
 
     A record of a few bytes can name the same long block as a thousand others; only this tells before it is too late.
     """
