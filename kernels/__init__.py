@@ -6,21 +6,22 @@ from kernels.contract import DeviceError, Kernels
 
 __all__ = ["DeviceError", "on"]
 
-DEVICES = "'cpu', 'cuda' or 'cuda:N'"
+DEVICES = "'cpu', 'cpu:scipy', 'cuda' or 'cuda:N'"
 
 
 def on(device: str, *, threads: int = 1) -> Kernels:
-    """The kernels of `device` ("cpu", "cuda", "cuda:N"), using at most `threads` CPU threads; the only CPU/GPU switch.
+    """The kernels of `device` using at most `threads` CPU threads; the project's only CPU/GPU switch.
 
+    "cpu" transforms with FFTW, "cpu:scipy" with scipy.fft (docs/decisions/001-fft-library.md); "cuda" is "cuda:0".
     Raises DeviceError with the reason where the device cannot be used: it never falls back to another one.
     """
-    name, _, number = device.partition(":")
-    if name == "cpu" and not number:
-        from kernels.cpu import CpuKernels  # the CPU libraries are not installed beside every GPU
+    name, _, detail = device.partition(":")
+    if name == "cpu":
+        from kernels.cpu import CpuKernels  # a GPU's machine need not have the CPU libraries
 
-        return CpuKernels(threads)
-    if name == "cuda" and (not number or number.isdecimal()):
+        return CpuKernels(threads=threads, engine=detail or "fftw")
+    if name == "cuda" and (not detail or detail.isdecimal()):
         from kernels.cuda import open_device
 
-        return open_device(int(number or 0))
+        return open_device(int(detail or 0))
     raise DeviceError(f"device is {device!r}, expected {DEVICES}: name one of them")

@@ -59,13 +59,14 @@ class Kernels(Protocol):
         ...
 
     def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
-        """Centred orthonormal inverse DFT, exp(+i), over the last `axes` axes; `crop` keeps the central part of each."""
+        """Centred orthonormal inverse DFT, exp(+i), over the last `axes` axes; `crop` keeps the centre of each."""
         ...
 
-    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int]) -> Real:
+    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
         """Root-sum-of-squares over coils of the centred orthonormal inverse DFT: [coil, z, y, x] → [z, y, x] cropped.
 
-        Fused so that no coil image is kept; `kspace` may be any strided view.
+        Fused so that no coil image is kept; `kspace` may be any strided view. `whitening` [coil, coil] mixes the coils
+        first, at half the cost of whitening all samples where `crop` removes readout oversampling.
         """
         ...
 

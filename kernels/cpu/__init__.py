@@ -2,35 +2,50 @@
 
 from __future__ import annotations
 
-from kernels.contract import Complex, Real
-from kernels.cpu import coils, fft
+from kernels.checks import check_complex, check_crop
+from kernels.contract import Complex, DeviceError, Real
+from kernels.cpu import coils
+from kernels.cpu.engine import ENGINES
+from kernels.cpu.fft import CentredFft
 from kernels.cpu.nufft import CpuNufft
+from kernels.cpu.rss import FusedRss
 
 
 class CpuKernels:
-    """The kernels of this machine's CPU with at most `threads` threads; see `kernels.contract.Kernels`."""
+    """The kernels of this machine's CPU; see `kernels.contract.Kernels`."""
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, *, threads: int = 1, engine: str = "fftw") -> None:
+        """At most `threads` threads, which only the NUFFT uses; FFTs by `engine`, "fftw" or "scipy"."""
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1: ask for one thread or more")
-        self.device = "cpu"
+        if engine not in ENGINES:
+            raise DeviceError(f"device cpu:{engine} is not known, expected one of {', '.join(ENGINES)} after 'cpu:'")
+        chosen = ENGINES[engine]()
+        self.device = "cpu" if engine == "fftw" else f"cpu:{engine}"
         self.threads = threads
+        self._fft = CentredFft(chosen)
+        self._rss = FusedRss(chosen)
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
-        """See `Kernels.nufft`; eps from 1e-5 to 1e-1."""
+        """See `Kernels.nufft`."""
         return CpuNufft(points, shape, eps=eps, threads=self.threads)
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""
-        return fft.fft(x, axes=axes, threads=self.threads)
+        check_complex(x, "x", axes)
+        return self._fft.transform(x, x.shape[x.ndim - axes :], forward=True)
 
     def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
         """See `Kernels.ifft`."""
-        return fft.ifft(x, axes=axes, crop=crop, threads=self.threads)
+        check_complex(x, "x", axes)
+        grid = x.shape[x.ndim - axes :]
+        return self._fft.transform(x, check_crop(crop or grid, grid), forward=False)
 
-    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int]) -> Real:
+    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
         """See `Kernels.ifft_rss`."""
-        return fft.ifft_rss(kspace, crop=crop, threads=self.threads)
+        check_complex(kspace, "kspace", 4)
+        check_crop(crop, kspace.shape[1:])
+        return self._rss.image(kspace, crop, whitening)
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""

@@ -30,4 +30,5 @@ def expand(image: Complex, maps: Complex) -> Complex:
 
 def whiten(whitening: Complex, samples: Complex) -> Complex:
     """whitening [coil, coil] applied to samples [..., coil, sample] along the coil axis."""
-    return np.matmul(whitening, samples, dtype=np.complex64)
+    out: Complex = np.matmul(whitening, samples)
+    return out
