@@ -1,0 +1,48 @@
+"""The `bench` subcommand, found by the command line through its entry-point group."""
+
+from __future__ import annotations
+
+import argparse
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench import report
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Declare `bench ingest|load`."""
+    parser: argparse.ArgumentParser = subparsers.add_parser(
+        "bench", help="measure this machine, beside peers in the same run"
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True)
+    ingest = kinds.add_parser("ingest", help="MRD decoding, and bytes from a socket to the spool")
+    load = kinds.add_parser("load", help="many scanners on one cluster")
+    load.add_argument("--scanners", type=int, nargs="+", default=[1, 4], metavar="N")
+    load.add_argument("--seconds", type=float, default=5.0, metavar="S")
+    for kind in (ingest, load):
+        kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
+        kind.add_argument("--disk", type=Path, default=None, help="folder on the disk to measure (default: here)")
+        kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
+    return parser
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table and write the JSON."""
+    about = report.environment()
+    rows = _measure(args)
+    report.show(rows, title=f"bench {args.kind}")
+    report.write(rows, args.json or _default_path(args.kind, about), about=about)
+    return 0
+
+
+def _measure(args: argparse.Namespace) -> list[report.Row]:
+    from bench import ingest, load
+
+    if args.kind == "ingest":
+        return ingest.measure(rounds=args.rounds, disk=args.disk)
+    return load.steady(scanners=args.scanners, seconds=args.seconds, rounds=args.rounds, disk=args.disk)
+
+
+def _default_path(kind: str, about: dict[str, object]) -> Path:
+    day = datetime.now(UTC).date().isoformat()
+    return Path("bench/results") / f"{day}-{about['device']}-{about['commit']}-{kind}.json"
