@@ -1,0 +1,284 @@
+"""The readouts of one frame as k-space: a view of samples that lie in order, otherwise a scatter into zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import ScanError
+from recon.lines import is_cartesian, step_limits
+from recon.mrd import trajectory as wire_trajectory
+from recon.scan import COUNTERS, Counters, Encoding, Flag, Frame, Geometry, Readouts, ScanHeader, Vector3
+
+Index = NDArray[np.int64]
+Samples = NDArray[np.complex64]
+
+
+def select(runs: Sequence[Readouts], rows: Index) -> list[Readouts]:
+    """The readouts with ascending global numbers `rows` from the `runs` of a scan: views where evenly spaced."""
+    ends = np.cumsum([len(run.head) for run in runs])
+    found: list[Readouts] = []
+    for run, end in zip(runs, ends.tolist(), strict=True):
+        start = end - len(run.head)
+        inside = rows[np.searchsorted(rows, start) : np.searchsorted(rows, end)] - start
+        if len(inside):
+            found.append(_take(run, _as_slice(inside)))
+    return found
+
+
+def _as_slice(places: Index) -> slice | Index:
+    step = int(places[1] - places[0]) if len(places) > 1 else 1
+    even = (np.diff(places) == step).all()
+    return slice(int(places[0]), int(places[-1]) + 1, step) if even else places
+
+
+def _take(run: Readouts, places: slice | Index) -> Readouts:
+    path = None if run.trajectory is None else run.trajectory[places]
+    return Readouts(run.head[places], run.samples[places], path)
+
+
+def gather(header: ScanHeader, readouts: Sequence[Readouts], *, trajectory_unit: str = "cycles/voxel") -> Frame:
+    """The frame that `readouts` make: exactly its imaging readouts, as runs in the order of arrival.
+
+    Cartesian k-space is zero where nothing was measured; lines measured several times (averages) are their mean. The
+    k-space of a complete frame in natural order is a view of the samples. Raises ScanError.
+    """
+    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    heads = _Heads.of(readouts)
+    if is_cartesian(encoding):
+        return _grid(encoding, heads, readouts)
+    return _shots(encoding, heads, readouts, unit=trajectory_unit)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Heads:
+    """What gathering needs of the heads of a frame, as one array per field over all runs."""
+
+    counters: Index  # [readout, counter]
+    reverse: NDArray[np.bool_]
+    samples: int
+    pre: Index
+    post: Index
+    center: Index
+
+    @staticmethod
+    def of(readouts: Sequence[Readouts]) -> _Heads:
+        def column(name: str) -> Index:
+            return np.concatenate([run.head[name] for run in readouts]).astype(np.int64)
+
+        reverse = (column("flags") & Flag.IS_REVERSE.mask) != 0
+        # A reversed line is turned round, and what was to be discarded first comes last.
+        pre, post, center = column("discard_pre"), column("discard_post"), column("center_sample")
+        samples = readouts[0].samples.shape[2]
+        return _Heads(
+            counters=np.stack([column(name) for name in COUNTERS], axis=1),
+            reverse=reverse,
+            samples=samples,
+            pre=np.where(reverse, post, pre),
+            post=np.where(reverse, pre, post),
+            center=np.where(reverse, samples - 1 - center, center),
+        )
+
+
+# --- Cartesian -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Where each readout of a Cartesian frame goes: `z`, `y` [readout], and `x`, the index of its first kept sample."""
+
+    z: Index
+    y: Index
+    x: Index
+    kept: Index
+
+
+def _grid(encoding: Encoding, heads: _Heads, readouts: Sequence[Readouts]) -> Frame:
+    places = _places(encoding, heads)
+    nz, ny, _ = encoding.encoded.matrix
+    sampled = np.zeros((nz, ny), np.bool_)
+    sampled[places.z, places.y] = True
+    kspace = _view(encoding, heads, places, readouts)
+    if kspace is None:
+        kspace = _scatter(encoding, heads, places, readouts)
+    return _framed(readouts, encoding, kspace, sampled=sampled)
+
+
+def _places(encoding: Encoding, heads: _Heads) -> _Places:
+    nz, ny, nx = encoding.encoded.matrix
+    step_1, step_2 = step_limits(encoding)
+    kept = heads.samples - heads.pre - heads.post
+    return _Places(
+        z=heads.counters[:, 1] + _offset(nz, step_2.center, low=step_2.minimum, high=step_2.maximum),
+        y=heads.counters[:, 0] + _offset(ny, step_1.center, low=step_1.minimum, high=step_1.maximum),
+        x=np.clip(nx // 2 - (heads.center - heads.pre), 0, nx - kept),
+        kept=kept,
+    )
+
+
+def _offset(size: int, center: int, *, low: int, high: int) -> int:
+    """What to add to a counter so that `center` falls on ⌊size/2⌋.
+
+    Where that would leave the grid the centre cannot be meant (senders leave it 0): the range is moved inside.
+    """
+    return min(max(size // 2 - center, -low), size - 1 - high)
+
+
+def _view(encoding: Encoding, heads: _Heads, places: _Places, readouts: Sequence[Readouts]) -> Samples | None:
+    """The samples as [coil, kz, ky, kx] without a copy, or None where they are not one full grid in natural order."""
+    nz, ny, nx = encoding.encoded.matrix
+    if len(readouts) > 1 or len(places.z) != nz * ny or heads.reverse.any() or (places.kept != nx).any():
+        return None
+    pre = int(heads.pre[0])
+    if (heads.pre != pre).any():
+        return None
+    samples = readouts[0].samples[:, :, pre : pre + nx]
+    coils = samples.shape[1]
+    line = places.z * ny + places.y
+    if (line == np.arange(nz * ny)).all():
+        return samples.reshape(nz, ny, coils, nx).transpose(2, 0, 1, 3)
+    if (line.reshape(ny, nz).T.ravel() == np.arange(nz * ny)).all():  # step 2 runs fastest
+        return samples.reshape(ny, nz, coils, nx).transpose(2, 1, 0, 3)
+    return None
+
+
+def _scatter(encoding: Encoding, heads: _Heads, places: _Places, readouts: Sequence[Readouts]) -> Samples:
+    nz, ny, nx = encoding.encoded.matrix
+    grid = np.zeros((nz, ny, readouts[0].samples.shape[1], nx), np.complex64)  # lines are copied whole: coil next to x
+    line = places.z * ny + places.y
+    turn = _occurrence(line)
+    start = 0
+    for run in readouts:
+        stop = start + len(run.head)
+        for part in _equal_parts(heads, places, turn, start=start, stop=stop):
+            _put(grid, run.samples[_as_slice(part - start)], part, heads=heads, places=places, add=bool(turn[part[0]]))
+        start = stop
+    counts = np.bincount(line, minlength=nz * ny).reshape(nz, ny)
+    repeated = counts > 1
+    if repeated.any():
+        grid[repeated] /= counts[repeated, None, None].astype(np.float32)
+    return grid.transpose(2, 0, 1, 3)
+
+
+def _occurrence(line: Index) -> Index:
+    """How many times the same line came before, for each readout."""
+    order = np.argsort(line, kind="stable")
+    ordered = line[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    turn = np.empty_like(line)
+    turn[order] = np.arange(len(line)) - np.repeat(starts, np.diff(np.r_[starts, len(line)]))
+    return turn
+
+
+def _equal_parts(heads: _Heads, places: _Places, turn: Index, *, start: int, stop: int) -> Iterator[Index]:
+    """Readouts of one run that lie alike along x and of which no two are the same line."""
+    keys = np.stack([turn, heads.pre, places.x, places.kept, heads.reverse], axis=1)[start:stop]
+    if (keys == keys[0]).all():
+        yield np.arange(start, stop)
+        return
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    for number in range(int(group.max()) + 1):  # in ascending order of `turn`: the first one stores, later ones add
+        yield np.flatnonzero(group.ravel() == number) + start
+
+
+def _put(grid: Samples, samples: Samples, part: Index, *, heads: _Heads, places: _Places, add: bool) -> None:
+    first = part[0]
+    if heads.reverse[first]:
+        samples = samples[..., ::-1]
+    pre, x, kept = int(heads.pre[first]), int(places.x[first]), int(places.kept[first])
+    lines = (places.z[part], places.y[part], slice(None), slice(x, x + kept))
+    kept_samples = samples[..., pre : pre + kept]
+    if add:
+        grid[lines] += kept_samples
+    else:
+        grid[lines] = kept_samples
+
+
+# --- non-Cartesian ---------------------------------------------------------------------------------------------------
+
+
+def _shots(encoding: Encoding, heads: _Heads, readouts: Sequence[Readouts], *, unit: str) -> Frame:
+    pre, post = int(heads.pre[0]), int(heads.post[0])
+    if (heads.pre != pre).any() or (heads.post != post).any():
+        raise ScanError(
+            "the readouts of a non-Cartesian frame discard different numbers of samples, expected equal discard_pre"
+            " and discard_post: send equal readouts"
+        )
+    kept = slice(pre, heads.samples - post)
+    samples = readouts[0].samples if len(readouts) == 1 else np.concatenate([run.samples for run in readouts])
+    points, density = _path(encoding, heads, readouts, kept=kept, unit=unit)
+    kspace = samples[..., kept].transpose(1, 0, 2)
+    return replace(_framed(readouts, encoding, kspace), trajectory=points, density=density)
+
+
+def _path(
+    encoding: Encoding, heads: _Heads, readouts: Sequence[Readouts], *, kept: slice, unit: str
+) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
+    """Points [shot, sample, axis] in radians per encoded voxel, and density [shot, sample] where it came along."""
+    parts = [run.trajectory for run in readouts if run.trajectory is not None]
+    if len(parts) < len(readouts):
+        raise ScanError(
+            f"the readouts carry no trajectory, a {encoding.trajectory} scan needs one: send it with every readout"
+        )
+    path = (parts[0] if len(parts) == 1 else np.concatenate(parts))[:, kept]
+    volume = encoding.encoded.matrix[0] > 1
+    stacked = volume and path.shape[-1] == 2
+    axes = 3 if volume and not stacked else 2
+    points, density = wire_trajectory.radians(path, axes=axes, space=encoding.encoded, unit=unit)
+    if stacked:
+        points = np.concatenate([_partitions(encoding, heads, points), points], axis=-1)
+    return points, density
+
+
+def _partitions(encoding: Encoding, heads: _Heads, points: NDArray[np.float32]) -> NDArray[np.float32]:
+    """kz [shot, sample, 1] of a stack: in-plane trajectories repeated on the partitions that step 2 counts."""
+    nz = encoding.encoded.matrix[0]
+    _, step_2 = step_limits(encoding)
+    z = heads.counters[:, 1] + _offset(nz, step_2.center, low=step_2.minimum, high=step_2.maximum) - nz // 2
+    kz = (2 * np.pi / nz * z).astype(np.float32)
+    return np.broadcast_to(kz[:, None, None], (*points.shape[:2], 1))
+
+
+# --- both ------------------------------------------------------------------------------------------------------------
+
+
+def _framed(
+    readouts: Sequence[Readouts], encoding: Encoding, kspace: Samples, *, sampled: NDArray[np.bool_] | None = None
+) -> Frame:
+    head = readouts[0].head[0]
+    first, second, third = (int(t) for t in head["physiology_time_stamp"])
+    return Frame(
+        kspace=kspace,
+        encoding=encoding,
+        counters=Counters(int(head["encoding_space_ref"]), *(int(head[name]) for name in COUNTERS[3:8])),
+        geometry=geometry_of(head),
+        sampled=sampled,
+        time_stamp=int(head["acquisition_time_stamp"]),
+        physiology_time_stamp=(first, second, third),
+        measurement_uid=int(head["measurement_uid"]),
+        sample_time_us=float(head["sample_time_us"]),
+    )
+
+
+def geometry_of(head: np.void) -> Geometry:
+    """Position and directions of a readout; directions that the sender left zero are those of an unrotated frame."""
+    default = Geometry()
+    return Geometry(
+        position_mm=_vector(head["position"]),
+        read_dir=_direction(head["read_dir"], default.read_dir),
+        phase_dir=_direction(head["phase_dir"], default.phase_dir),
+        slice_dir=_direction(head["slice_dir"], default.slice_dir),
+        table_position_mm=_vector(head["patient_table_position"]),
+    )
+
+
+def _vector(values: NDArray[np.float32]) -> Vector3:
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
+def _direction(values: NDArray[np.float32], default: Vector3) -> Vector3:
+    return _vector(values) if np.any(values) else default

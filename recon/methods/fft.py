@@ -1,0 +1,67 @@
+"""`fft`: Cartesian k-space in two or three dimensions by the inverse FFT; what was not measured is zero."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recon.errors import RecipeError
+from recon.methods.combine import combined
+from recon.methods.grids import Pixels, fft_seconds, inner, interpolation, resize, target_of, voxels
+from recon.methods.images import image_of
+from recon.methods.method import Method, Workbench
+from recon.recipe import Recipe
+from recon.scan import Calibration, Encoding, Frame, Image
+
+
+def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """One image from Cartesian k-space, its coils combined as the recipe says; raises RecipeError for any other."""
+    if frame.sampled is None:
+        raise RecipeError(
+            f"the method fft needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use gridding or auto"
+        )
+    target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
+    kspace, crop, kernels = resize(frame.kspace, target.full), inner(target), workbench.kernels
+    if recipe["combine"] == "rss":  # the coils' images are never kept
+        pixels: Pixels = kernels.ifft_rss(kspace, crop=crop, whitening=calibration.whitening)
+    else:
+        pixels = combined(kernels.ifft(kspace, axes=3, crop=crop), calibration, kernels, how="adaptive")
+    if target.full != frame.encoding.encoded.matrix:
+        pixels *= interpolation(frame.encoding, target)
+    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=unmeasured(frame.sampled))]
+
+
+def unmeasured(sampled: NDArray[np.bool_]) -> tuple[str, ...]:
+    """What a reader must know of a zero-filled image: partial Fourier blurs, undersampling aliases."""
+    return tuple(
+        _describe(np.flatnonzero(sampled.any(axis=axis)), sampled.shape[1 - axis], name)
+        for axis, name in ((0, "kspace_encode_step_1"), (1, "kspace_encode_step_2"))
+        if not sampled.any(axis=axis).all()
+    ) or _scattered(sampled)
+
+
+def _describe(measured: NDArray[np.intp], size: int, name: str) -> str:
+    missing = size - len(measured)
+    if measured[-1] - measured[0] + 1 == len(measured):
+        return f"partial Fourier along {name}: {missing} of {size} lines are zero-filled, resolution is reduced"
+    return f"undersampled along {name}: {missing} of {size} lines are zero-filled, the image is aliased"
+
+
+def _scattered(sampled: NDArray[np.bool_]) -> tuple[str, ...]:
+    missing = sampled.size - int(np.count_nonzero(sampled))
+    if not missing:
+        return ()
+    return (f"undersampled: {missing} of {sampled.size} lines are zero-filled",)
+
+
+def bytes_needed(encoding: Encoding, coils: int) -> int:
+    """K-space, its whitened copy, and (for the adaptive combination) coil images and maps of the image's size."""
+    return 8 * coils * 3 * voxels(encoding) + (64 << 20)
+
+
+def cost(encoding: Encoding, coils: int) -> float:
+    """One transform per coil."""
+    return 2e-3 + coils * fft_seconds(voxels(encoding))
+
+
+FFT = Method("fft", run, bytes_needed, cost, cartesian=True, non_cartesian=False)

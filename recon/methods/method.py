@@ -1,0 +1,43 @@
+"""What a reconstruction method declares, and how recipes choose one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+from kernels.contract import Kernels
+from recon.cache import Cache
+from recon.recipe import Recipe
+from recon.scan import Calibration, Encoding, Frame, Image
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What a method works with: one device's `kernels` and a `cache` of plans and densities."""
+
+    kernels: Kernels
+    cache: Cache
+
+
+Run = Callable[[Frame, Calibration, Recipe, Workbench], list[Image]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A way to reconstruct a frame, with what the scheduler must know before it starts one.
+
+    `run(frame, calibration, recipe, workbench)` makes the images; `bytes_needed(encoding, coils)` is the memory that
+    one frame takes, `cost(encoding, coils)` one CPU core's seconds; frames of equal `key` may join one batch.
+    """
+
+    name: str
+    run: Run
+    bytes_needed: Callable[[Encoding, int], int]
+    cost: Callable[[Encoding, int], float]
+    cartesian: bool
+    non_cartesian: bool
+
+    def key(self, encoding: Encoding, coils: int, recipe: Recipe) -> Hashable:
+        """The batch key: equal for frames of any scans that need the same plan and the same memory."""
+        sizes = (encoding.encoded.matrix, encoding.recon.matrix, encoding.limits.get("kspace_encode_step_1"))
+        return self.name, recipe.hash, *sizes, coils, encoding.trajectory.value

@@ -1,0 +1,104 @@
+"""The reconstruction on one screen: readouts → frames → whitened k-space → images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from kernels.contract import Kernels
+from recon import __version__
+from recon.assemble import Assembler, FrameIndex
+from recon.cache import Cache
+from recon.errors import ScanError
+from recon.gather import gather, select
+from recon.methods import METHODS, Workbench, choose
+from recon.prepare import whitening
+from recon.recipe import Recipe
+from recon.scan import Calibration, Image, Readouts, Scan, ScanHeader
+
+
+def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
+    """The images of a whole scan, frame after frame; raises ReconError with the reason where it cannot be."""
+    indices, noise = frames_of(scan)
+    cache = Cache() if cache is None else cache
+    for index in indices:
+        readouts = select(scan.readouts, index.rows)
+        for image in reconstruct_frame(scan.header, readouts, noise, recipe, kernels, cache):
+            yield replace(image, comments=index.warnings + image.comments)
+
+
+def frames_of(scan: Scan) -> tuple[list[FrameIndex], list[Readouts]]:
+    """The frames of a scan in the order in which they are complete, and its noise readouts."""
+    assembler = Assembler(scan.header)
+    indices = [index for run in scan.readouts for index in assembler.add(run.head)]
+    indices += assembler.finish()
+    return indices, select(scan.readouts, assembler.noise_rows)
+
+
+def reconstruct_frame(
+    header: ScanHeader,
+    readouts: Sequence[Readouts],
+    noise: Sequence[Readouts],
+    recipe: Recipe,
+    kernels: Kernels,
+    cache: Cache,
+) -> list[Image]:
+    """The images of one frame from exactly its `readouts`, whitened where there is `noise`; raises ReconError."""
+    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    recipe = choose(recipe, encoding)
+    method = METHODS[recipe.method]
+    if recipe.method == "null":
+        return []
+    frame = gather(header, readouts, trajectory_unit=str(recipe.parameters.get("trajectory_unit", "cycles/voxel")))
+    calibration = Calibration()
+    if noise and recipe["whiten"]:
+        calibration = _whitening(header, noise, frame.sample_time_us, cache)
+    images = method.run(frame, calibration, recipe, Workbench(kernels, cache))
+    for image in images:
+        if not np.isfinite(image.pixels).all():
+            raise _blame([*readouts, *noise])
+    return [_finished(image, header) for image in images]
+
+
+def _whitening(header: ScanHeader, noise: Sequence[Readouts], sample_time_us: float, cache: Cache) -> Calibration:
+    return cache.get(
+        ("whitening", _fingerprint(noise), header.relative_noise_bandwidth, sample_time_us),
+        lambda: whitening(noise, header=header, sample_time_us=sample_time_us),
+        size=lambda made: 0 if made.whitening is None else made.whitening.nbytes,
+    )
+
+
+def _fingerprint(noise: Sequence[Readouts]) -> str:
+    """Names a noise scan by its heads and about a megabyte of its samples: noise that agrees there is the same noise.
+
+    Hashing all of a noise scan would cost as much as a frame, for every frame.
+    """
+    digest = hashlib.sha256()
+    step = 1 + sum(run.samples.nbytes for run in noise) // (1 << 20)
+    for run in noise:
+        digest.update(run.head.tobytes())
+        digest.update(run.samples[:, :, ::step].tobytes())
+    return digest.hexdigest()
+
+
+def _blame(runs: Iterable[Readouts]) -> ScanError:
+    """The error for an image that is not finite: the first bad sample, which has spread over the whole image."""
+    for run in runs:
+        bad = np.argwhere(~np.isfinite(run.samples))
+        if len(bad):
+            readout, coil, sample = (int(i) for i in bad[0])
+            head, value = run.head[readout], run.samples[readout, coil, sample]
+            return ScanError(
+                f"the readout with scan_counter {head['scan_counter']} (slice {head['slice']}, repetition"
+                f" {head['repetition']}, line {head['kspace_encode_step_1']}) holds {value} in coil {coil}, sample"
+                f" {sample}, expected finite samples: measure it again"
+            )
+    return ScanError("the image overflows single precision although every sample is finite: scale the samples down")
+
+
+def _finished(image: Image, header: ScanHeader) -> Image:
+    provenance = replace(image.provenance, version=__version__)
+    return replace(image, patient_position=header.patient_position, provenance=provenance)
