@@ -137,7 +137,8 @@ class Space:
             raise HeaderError(f"matrix (z, y, x) is {self.matrix}, every size must be at least 1: correct the header")
         if not all(np.isfinite(self.field_of_view_mm)) or min(self.field_of_view_mm) <= 0:
             raise HeaderError(
-                f"field of view (z, y, x) is {self.field_of_view_mm} mm, every side must be positive: correct the header"
+                f"field of view (z, y, x) is {self.field_of_view_mm} mm, every side must be positive: "
+                "correct the header"
             )
 
     @property
@@ -273,8 +274,8 @@ class Frame:
     """All k-space of one image or volume.
 
     Cartesian: `kspace` [coil, kz, ky, kx] complex64 and `sampled` [kz, ky] bool (measured lines; others are zero).
-    Otherwise: `kspace` [coil, shot, sample], `trajectory` [shot, sample, axis] float32 in radians per encoded voxel with
-    axes ([z,] y, x), and `density` [shot, sample] float32 where the wire carried it.
+    Otherwise: `kspace` [coil, shot, sample], `trajectory` [shot, sample, axis] float32 in radians per encoded voxel
+    with axes ([z,] y, x), and `density` [shot, sample] float32 where the wire carried it.
     """
 
     kspace: NDArray[np.complex64]
@@ -293,7 +294,10 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Calibration:
-    """What later stages need of the receiver: `whitening` [coil, coil], coil `maps` [map, coil, z, y, x]; `hash` names the content."""
+    """What later stages need of the receiver: `whitening` [coil, coil], coil `maps` [map, coil, z, y, x].
+
+    `hash` names the content.
+    """
 
     whitening: NDArray[np.complex64] | None = None
     maps: NDArray[np.complex64] | None = None
@@ -312,7 +316,7 @@ class Quantity(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """How an image came to be: recipe and its hash, weights hash for learned methods, the worker and software version."""
+    """How an image came to be: recipe and its hash, weights hash of learned methods, worker, software version."""
 
     method: str = ""
     recipe_hash: str = ""
@@ -323,7 +327,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """A reconstructed image: `pixels` [channel, z, y, x] float32 or complex64, `spacing_mm` (z, y, x), its place and origin."""
+    """A reconstructed image: `pixels` [channel, z, y, x] float32 or complex64, `spacing_mm` (z, y, x), its place."""
 
     pixels: NDArray[np.float32] | NDArray[np.complex64]
     spacing_mm: Vector3
