@@ -14,10 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-PACKAGES = ("numpy", "scipy", "finufft", "pyfftw", "ray", "torch", "h5py", "ismrmrd", "uvicorn")
+PACKAGES = ("numpy", "scipy", "finufft", "pyfftw", "ray", "torch", "h5py", "ismrmrd", "uvicorn", "cupy-cuda13x")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +60,9 @@ def write(rows: Sequence[Row], path: Path, *, about: Mapping[str, Any]) -> None:
 
 def show(rows: Sequence[Row], *, title: str) -> None:
     """Print `rows` as a table."""
+    from rich.console import Console  # a GPU machine's own Python, which stores results only, may lack it
+    from rich.table import Table
+
     table = Table(title=title)
     for column, justify in (("id", "left"), ("median", "right"), ("unit", "left"), ("baseline", "right")):
         table.add_column(column, justify=justify)  # type: ignore[arg-type]  # rich's Literal from a loop variable
