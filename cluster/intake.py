@@ -1,0 +1,289 @@
+"""A scan coming in: bytes to the spool, frames to the scheduler, states to the ledger. Knows no socket."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cluster.config import ClusterConfig
+from cluster.events import BytesReceived, Event, Priority, ScanOpened, ScanReceived, ScanRefused, State
+from cluster.job import EndedError, ScanRecord
+from cluster.live import LiveScan
+from cluster.recorder import Recorder
+from cluster.spool import Spool, SpoolFile
+from cluster.stream import ScanStream, Step
+from recon.errors import HeaderError, LimitError, RecipeError, ReconError, RefusedError
+from recon.mrd.wire import Message
+
+# Telling the scheduler of every chunk would cost more than receiving it.
+_REPORT_BYTES = 16 << 20
+_WORDS: tuple[tuple[type[ReconError], str], ...] = (
+    (RecipeError, "recipe"),
+    (HeaderError, "header"),
+    (LimitError, "limits"),
+    (RefusedError, "disk"),
+    (ReconError, "wire"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What receiving needs of the server."""
+
+    config: ClusterConfig
+    spool: Spool
+    recorder: Recorder
+    post: Callable[[Event], None]
+    wait_for_room: Callable[[], None]
+    clock: Callable[[], float]
+    forget: Callable[[LiveScan], None]  # nothing came of it: as if it had never been there
+    stopping: Callable[[], bool]  # the server is about to end: what is not done now is taken up by the next
+
+
+class Reception:
+    """Passes a stream's frames on, wherever its bytes come from: a client now, or the spool after a restart."""
+
+    def __init__(self, desk: Desk, live: LiveScan) -> None:
+        record = live.record
+        self.desk = desk
+        self.live = live
+        self.stream = ScanStream(record.id, desk.spool.path(record.id), desk.config, method=record.method)
+
+    def take(self, step: Step) -> None:
+        """Open the scan when its header came, and hand on its frames."""
+        if self.stream.header is not None and not self.live.opened:
+            self._open()
+        for frame in step.frames:
+            self.desk.wait_for_room()
+            self.desk.post(frame)
+        if step.frames:
+            self.live.update(
+                frames=self.stream.frames, readouts=self.stream.readouts, chosen=step.frames[-1].recipe.method
+            )
+        for text in step.warnings:
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """Put a remark into record and log, once."""
+        if text not in self.live.record.warnings:
+            self.live.update(warnings=(*self.live.record.warnings, text))
+            self.desk.recorder.write(self.live, f"warning: {text}")
+
+    def end(self, *, complete: bool, reason: str = "") -> None:
+        """All bytes there will ever be are on disk; raises RefusedError if that cannot be written down."""
+        live, clock = self.live, self.desk.clock
+        state = State.ACCEPTED if complete else live.record.state
+        live.update(received_s=clock(), complete=complete, state=state, readouts=self.stream.readouts)
+        line = f"received {live.record.readouts} readouts, {live.record.bytes} bytes"
+        self.desk.recorder.write_through(live, line)
+        self._received(complete=complete, reason=reason)
+
+    def fail(self, error: ReconError) -> None:
+        """The input is bad: frames that were complete are still done, then the scan has failed."""
+        self.live.update(received_s=self.desk.clock(), readouts=self.stream.readouts)
+        self._received(complete=False, reason=str(error), failed=True, word=_word(error))
+
+    def _received(self, *, complete: bool, reason: str, failed: bool = False, word: str = "header") -> None:
+        if self.live.opened:
+            self.desk.post(ScanReceived(self.live.record.id, complete, self.stream.frames, reason, failed))
+            return
+        self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason)
+        self.desk.post(ScanRefused(word))
+
+    def _open(self) -> None:
+        live, stream = self.live, self.stream
+        live.update(header_s=self.desk.clock(), method=stream.asked)
+        self.desk.recorder.write(live, f"header accepted, method {stream.recipe.method}")
+        record = live.record
+        deadline_s = _deadline_s(self.desk.config, record.priority)
+        with live.gate:  # a cancellation comes either before, or after the scheduler knows the scan
+            if live.cancelled:
+                return
+            self.desk.post(ScanOpened(record.id, record.priority, stream.recipe.method, record.transport, deadline_s))
+            live.opened = True
+
+
+class Intake:
+    """One scan being received, over any transport; used by one thread at a time."""
+
+    def __init__(self, desk: Desk, live: LiveScan) -> None:
+        self.scan_id = live.record.id
+        self._desk = desk
+        self._live = live
+        self._reception = Reception(desk, live)
+        self._stream = self._reception.stream
+        self._buffer = memoryview(b"")
+        self._file: SpoolFile | None = None
+        self._bytes = 0
+        self._reported = (0, 0)  # bytes, readouts
+        self._over = False
+        self._kept = False
+
+    @property
+    def closed(self) -> bool:
+        """Whether the CLOSE message was seen."""
+        return self._stream.closed
+
+    @property
+    def has_header(self) -> bool:
+        """Whether the scan's header was accepted."""
+        return self._stream.header is not None
+
+    @property
+    def readouts(self) -> int:
+        """Readouts so far."""
+        return self._stream.readouts
+
+    @property
+    def record(self) -> ScanRecord:
+        """The scan's record as of now."""
+        return self._live.record
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes go, for `recv_into`."""
+        self._buffer = self._stream.get_buffer()
+        return self._buffer
+
+    def received(self, count: int) -> list[Message]:
+        """Keep and understand the `count` bytes just written; returns messages other than readouts.
+
+        Raises ReconError on bad input, and EndedError when the scan was ended meanwhile; what came is kept.
+        """
+        return self._take(self._buffer[:count], lambda: self._stream.received(count))
+
+    def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
+        """The same for bytes that the caller holds."""
+        view = memoryview(data).cast("B")
+        return self._take(view, lambda: self._stream.feed(view))
+
+    def finish(self, *, reason: str = "") -> ScanRecord:
+        """No more bytes come. All are on disk when this returns; raises ReconError when they do not make a scan.
+
+        Over TCP a stream without CLOSE is incomplete; over HTTP the end of the body closes it. `reason` says that the
+        sender broke off.
+        """
+        if self._over or self._stopped() or self._dismiss():
+            return self.record
+        if reason or not (self.closed or self.record.transport == "http"):
+            return self.abort(reason or f"the sender left before the CLOSE message, after {self.readouts} readouts")
+        try:
+            self._reception.take(self._ended())
+            self._settle()
+            self._reception.end(complete=True)
+        except ReconError as error:
+            self._fail(error)
+            raise
+        self._over = True
+        return self.record
+
+    def abort(self, reason: str) -> ScanRecord:
+        """The sender left or was too slow: frames that are complete are still done, then the scan is incomplete."""
+        if self._over or self._stopped() or self._dismiss():
+            return self.record
+        self._over = True
+        try:
+            self._settle()
+            self._reception.end(complete=False, reason=reason)
+        except RefusedError as error:
+            self._reception.fail(error)
+        return self.record
+
+    def keep(self) -> None:
+        """The transport keeps raw data of its own: the scan is recorded even if no byte reaches this object."""
+        self._kept = True
+
+    def fail(self, error: ReconError) -> None:
+        """The transport found the input bad: frames that are complete are still done, then the scan has failed."""
+        if not (self._over or self._stopped()):
+            self._fail(error)
+
+    def _take(self, view: memoryview, decode: Callable[[], Step]) -> list[Message]:
+        self._check()
+        try:
+            self._keep(view)
+            step = decode()
+            if step.frames or step.messages:
+                self._reception.take(step)
+                self._report()
+            elif self._bytes - self._reported[0] >= _REPORT_BYTES:
+                self._report()
+        except ReconError as error:
+            self._fail(error)
+            raise
+        return step.messages
+
+    def _keep(self, view: memoryview) -> None:
+        if self._file is None:
+            self._file = self._desk.spool.create(self.scan_id)
+        self._file.append(view)
+        self._bytes += len(view)
+        if self._bytes > self._desk.config.scan_bytes:
+            raise LimitError(f"the scan has more than {self._desk.config.scan_bytes} bytes, the limit here: split it")
+
+    def _check(self) -> None:
+        if self._over or self._stopped():
+            reason = self.record.reason or self.record.state.value
+            raise EndedError(f"scan {self.scan_id} has ended ({reason}): send the data as a new scan")
+
+    def _stopped(self) -> bool:
+        """Whether somebody ended the scan: cancelled it, or found it impossible. What came so far is kept."""
+        if not (self._live.cancelled or self._live.ended.is_set()):
+            return False
+        self._over = True
+        self._settle()
+        return True
+
+    def _ended(self) -> Step:
+        if self._stream.header is None:
+            raise HeaderError("the stream closed before a header came: send the header, then the readouts")
+        return self._stream.finish()
+
+    def _report(self) -> None:
+        """Have received bytes and readouts counted."""
+        total, readouts = self._bytes, self._stream.readouts
+        self._live.update(bytes=total, readouts=readouts)
+        self._desk.post(
+            BytesReceived(self.scan_id, self.record.transport, total - self._reported[0], readouts - self._reported[1])
+        )
+        self._reported = total, readouts
+
+    def _fail(self, error: ReconError) -> None:
+        self._over = True
+        try:
+            self._settle()
+        except RefusedError as worse:
+            self._reception.warn(f"not all of its raw data are kept: {worse}")
+        self._reception.fail(error)
+
+    def _settle(self) -> None:
+        """Have all bytes on disk, and close the file."""
+        self._report()
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            file.sync()
+        finally:
+            file.close()
+
+    def _dismiss(self) -> bool:
+        """Whether nothing but questions came: then there was no scan."""
+        if self._kept or not self._stream.silent or self._bytes > self._stream.position:
+            return False
+        self._over = True
+        if self._file is not None:
+            self._file.remove()
+        self._desk.forget(self._live)
+        return True
+
+
+def _deadline_s(config: ClusterConfig, priority: Priority) -> float:
+    return {
+        Priority.STAT: config.stat_deadline_s,
+        Priority.ROUTINE: config.routine_deadline_s,
+        Priority.RESEARCH: config.research_deadline_s,
+    }[priority]
+
+
+def _word(error: ReconError) -> str:
+    return next(word for kind, word in _WORDS if isinstance(error, kind))

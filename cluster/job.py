@@ -1,0 +1,92 @@
+"""What is known of a scan from the outside: the request, the record, its log lines and the errors about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cluster.events import Priority, State
+from recon.errors import ReconError, RefusedError
+
+
+class NotFoundError(ReconError):
+    """No scan with this id."""
+
+
+class EndedError(ReconError):
+    """The scan ended (cancelled, too large, …) while its data were still coming in."""
+
+
+class FailedError(ReconError):
+    """The scan ended without all of its images; `state` says how."""
+
+    def __init__(self, message: str, *, state: State = State.FAILED) -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DiskFullError(RefusedError):
+    """There is no disk space for the scan."""
+
+
+class DuplicateError(RefusedError):
+    """A scan with the same idempotency key exists; `record` is that scan."""
+
+    def __init__(self, record: ScanRecord) -> None:
+        super().__init__(f"idempotency key already used by scan {record.id}: use that scan, or another key")
+        self.record = record
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRequest:
+    """How a scan comes in; `method` is a catalogue name or recipe JSON, "auto" leaves it to stream and header."""
+
+    transport: str  # "tcp" or "http"
+    method: str = "auto"
+    priority: Priority = Priority.ROUTINE
+    name: str = ""
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanRecord:
+    """A scan as the ledger keeps it; times are unix seconds, 0 where it has not happened."""
+
+    id: str
+    state: State
+    transport: str
+    method: str = "auto"  # as asked for
+    chosen: str = ""  # the method that ran
+    priority: Priority = Priority.ROUTINE
+    name: str = ""
+    idempotency_key: str = ""
+    created_s: float = 0.0
+    header_s: float = 0.0
+    received_s: float = 0.0
+    first_image_s: float = 0.0
+    finished_s: float = 0.0
+    bytes: int = 0
+    readouts: int = 0
+    frames: int = 0
+    images: int = 0
+    complete: bool = False  # the stream came to its end and is on disk
+    reason: str = ""  # why it is not done, one sentence
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a scan's log."""
+
+    scan: str
+    time_s: float
+    text: str
+
+
+# Crockford's base 32: sorts like the numbers it writes, no letters that look alike.
+_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+def new_scan_id(now_s: float, noise: bytes) -> str:
+    """26 characters that sort by time (48 bits of milliseconds) and cannot be guessed (80 bits of `noise`)."""
+    number = (int(now_s * 1000) & (2**48 - 1)) << 80 | int.from_bytes(noise[:10], "big")
+    return "".join(_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))

@@ -1,0 +1,161 @@
+"""Threads with bounded queues, and the one that drives the scheduler: take an event, decide, do, observe."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any, Generic, Protocol, TypeVar
+
+from cluster.events import Command, DeadlinePassed, Event
+from cluster.scheduler import Scheduler
+from recon.errors import RefusedError
+
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+_MOST_AT_ONCE = 256
+
+
+class Stage(Generic[T]):
+    """A thread with a bounded queue: `each` gets every item, `after` follows when none waits, and every `tick_s`."""
+
+    def __init__(
+        self,
+        name: str,
+        each: Callable[[T], None],
+        after: Callable[[], None],
+        *,
+        capacity: int,
+        tick_s: float,
+    ) -> None:
+        self.name = name
+        self.error = ""  # the last defect met
+        self._each = each
+        self._after = after
+        self._queue: queue.Queue[T | None] = queue.Queue(capacity)
+        self._tick_s = tick_s
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """Items in the queue."""
+        return self._queue.qsize()
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def put(self, item: T) -> None:
+        """Queue `item`; waits while the queue is full. Raises RefusedError once the stage was closed."""
+        if self._closed:
+            raise RefusedError("the server has stopped: try again when it runs")
+        self._queue.put(item)
+
+    def close(self) -> None:
+        """Handle what waits, then stop the thread."""
+        self._closed = True
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            items = self._take()
+            going = None not in items
+            for item in items:
+                if item is not None:
+                    self._guard(self._each, item)
+            self._guard(self._after)
+
+    def _guard(self, work: Callable[..., None], *items: T) -> None:
+        try:
+            work(*items)
+        except Exception as error:
+            # A defect met by one item must not stop all scans: it is reported, and the stage goes on with the next.
+            self.error = f"{type(error).__name__}: {error}"
+            _log.exception("the %s stage met a defect", self.name)
+
+    def _take(self) -> list[T | None]:
+        try:
+            items = [self._queue.get(timeout=self._tick_s)]
+        except queue.Empty:
+            return []
+        while len(items) < _MOST_AT_ONCE and items[-1] is not None:
+            try:
+                items.append(self._queue.get_nowait())
+            except queue.Empty:
+                break
+        return items
+
+
+class Effects(Protocol):
+    """Does what the scheduler decides, and counts what happened."""
+
+    def do(self, command: Command) -> None:
+        """Carry out one command without waiting for workers."""
+        ...
+
+    def observe(self, event: Event) -> None:
+        """Count one event."""
+        ...
+
+
+class Loop:
+    """The only thread that touches the scheduler."""
+
+    def __init__(
+        self, scheduler: Scheduler, effects: Effects, clock: Callable[[], float], *, capacity: int, tick_s: float
+    ) -> None:
+        self._scheduler = scheduler
+        self._effects = effects
+        self._clock = clock
+        self._tick_s = tick_s
+        self._ticked = clock()
+        self._changed = threading.Condition()  # also guards the scheduler against who looks at it
+        self._stage: Stage[Event] = Stage("scheduler", self._step, self._tick, capacity=capacity, tick_s=tick_s)
+
+    @property
+    def error(self) -> str:
+        """Of the last defect met."""
+        return self._stage.error
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._stage.start()
+
+    def post(self, event: Event) -> None:
+        """Tell the scheduler what happened; waits while its queue is full."""
+        self._stage.put(event)
+
+    def close(self) -> None:
+        """Decide what waits, then stop."""
+        self._stage.close()
+
+    def look(self) -> dict[str, Any]:
+        """What waits and runs now, for people."""
+        with self._changed:
+            return self._scheduler.look(self._clock())
+
+    def wait_for_room(self, frames: int, *, timeout_s: float) -> bool:
+        """Whether fewer than `frames` wait, within `timeout_s`: the way a full queue slows down who sends."""
+        if self._scheduler.waiting < frames:
+            return True
+        with self._changed:
+            return self._changed.wait_for(lambda: self._scheduler.waiting < frames, timeout_s)
+
+    def _tick(self) -> None:
+        now = self._clock()
+        if now - self._ticked >= self._tick_s:
+            self._ticked = now
+            self._step(DeadlinePassed())
+
+    def _step(self, event: Event) -> None:
+        with self._changed:
+            commands = self._scheduler.handle(event, self._clock())
+            self._changed.notify_all()
+        self._effects.observe(event)
+        for command in commands:
+            self._effects.do(command)

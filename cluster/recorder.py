@@ -1,0 +1,200 @@
+"""Writes down what happens to scans: images in the store, states and log lines in the ledger, many at once."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cluster.config import ClusterConfig
+from cluster.events import FinishScan, MarkRunning, State, StoreImages
+from cluster.job import DiskFullError, LogLine, ScanRecord
+from cluster.ledger import Ledger
+from cluster.live import Feed, LiveScan
+from cluster.loop import Stage
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Note:
+    """Something to write into the ledger: the record as it is now, a log line, perhaps the end."""
+
+    live: LiveScan
+    line: str = ""
+    end: tuple[State, str] | None = None
+    written: Future[None] | None = None  # resolved when it is on disk
+
+
+@dataclass(slots=True)
+class _Pending:
+    """Notes of one transaction."""
+
+    records: dict[str, ScanRecord] = field(default_factory=dict)
+    lines: list[LogLine] = field(default_factory=list)
+    ended: dict[str, LiveScan] = field(default_factory=dict)
+    written: list[Future[None]] = field(default_factory=list)
+
+
+class Recorder:
+    """One thread that commits notes in groups; followers hear of a state when it is on disk."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        ledger: Ledger,
+        feed: Feed,
+        clock: Callable[[], float],
+        *,
+        ended: Callable[[LiveScan, ScanRecord], None],
+    ) -> None:
+        self.failure = ""  # why the ledger cannot be written now
+        self._config = config
+        self._ledger = ledger
+        self._feed = feed
+        self._clock = clock
+        self._ended = ended
+        self._pending = _Pending()
+        self._stage: Stage[Note] = Stage(
+            "recorder", self._collect, self._commit, capacity=config.store_queue_commands, tick_s=config.tick_s
+        )
+        self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
+
+    @property
+    def error(self) -> str:
+        """Of the last defect met."""
+        return self._stage.error
+
+    def write(self, live: LiveScan, line: str = "") -> None:
+        """Write the record down, soon."""
+        self.put(Note(live, line))
+
+    def write_through(self, live: LiveScan, line: str = "") -> None:
+        """Write the record down and return when it is on disk; raises DiskFullError when it cannot be."""
+        written: Future[None] = Future()
+        self.put(Note(live, line, written=written))
+        written.result()
+
+    def end(self, live: LiveScan, state: State, reason: str) -> None:
+        """Write down the end of a scan."""
+        self.put(Note(live, end=(state, reason)))
+
+    def _collect(self, note: Note) -> None:
+        pending, live = self._pending, note.live
+        record = live.record
+        if record.id not in pending.ended and not record.state.final:
+            if note.end is not None:
+                record = self._closed(live, *note.end)
+                pending.ended[record.id] = live
+            pending.records[record.id] = record
+        if note.written is not None:
+            pending.written.append(note.written)
+        self._line(live, note.line or (_farewell(record) if note.end else ""))
+
+    def _line(self, live: LiveScan, text: str) -> None:
+        if text and live.lines < self._config.log_lines_per_scan:
+            live.lines += 1
+            self._pending.lines.append(LogLine(live.record.id, self._clock(), text[: self._config.log_line_chars]))
+
+    def _closed(self, live: LiveScan, state: State, reason: str) -> ScanRecord:
+        """The final record; the images are on disk before it says so."""
+        if live.record.images:
+            try:
+                live.results.sync()
+            except OSError as error:
+                live.broken = live.broken or str(error)
+        if live.broken and state is not State.CANCELLED:
+            state, reason = State.FAILED, f"its images cannot be kept ({live.broken}): free space and requeue it"
+        reason = reason[: self._config.log_line_chars]
+        return replace(live.record, state=state, reason=reason, finished_s=self._clock())
+
+    def _commit(self) -> None:
+        pending = self._pending
+        if not (pending.records or pending.lines):
+            return
+        try:
+            self._ledger.commit(pending.records.values(), pending.lines)
+        except sqlite3.Error as error:
+            self._refuse(error)
+            return
+        self.failure = ""
+        self._pending = _Pending()
+        self._publish(pending)
+
+    def _refuse(self, error: sqlite3.Error) -> None:
+        # Nothing of it is lost: what could not be committed stays pending and is tried again at the next tick.
+        self.failure = str(error)
+        waiting, self._pending.written = self._pending.written, []
+        for written in waiting:
+            written.set_exception(
+                DiskFullError(f"the ledger cannot be written ({error}): check the disk and send the scan again")
+            )
+
+    def _publish(self, pending: _Pending) -> None:
+        for name, record in pending.records.items():
+            if live := pending.ended.get(name):
+                live.update(state=record.state, reason=record.reason, finished_s=record.finished_s)
+                self._ended(live, record)
+                live.close()
+            self._feed.publish("state", record, reason=record.reason)
+        for written in pending.written:
+            written.set_result(None)
+
+
+def _farewell(record: ScanRecord) -> str:
+    return f"{record.state.value}: {record.reason}" if record.reason else record.state.value
+
+
+class Storer:
+    """One thread that keeps images and passes on what becomes of scans, in the scheduler's order."""
+
+    def __init__(
+        self,
+        config: ClusterConfig,
+        lives: Mapping[str, LiveScan],
+        recorder: Recorder,
+        feed: Feed,
+        clock: Callable[[], float],
+    ) -> None:
+        self._lives = lives
+        self._recorder = recorder
+        self._feed = feed
+        self._clock = clock
+        self._does: Mapping[type, Callable[[LiveScan, Any], None]] = {
+            StoreImages: self._store,
+            MarkRunning: self._running,
+            FinishScan: self._finish,
+        }
+        self._stage: Stage[StoreImages | MarkRunning | FinishScan] = Stage(
+            "storer", self._do, lambda: None, capacity=config.store_queue_commands, tick_s=config.tick_s
+        )
+        self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
+
+    @property
+    def error(self) -> str:
+        """Of the last defect met."""
+        return self._stage.error
+
+    def _do(self, command: StoreImages | MarkRunning | FinishScan) -> None:
+        live = self._lives.get(command.scan)
+        if live is not None:
+            self._does[type(command)](live, command)
+
+    def _store(self, live: LiveScan, command: StoreImages) -> None:
+        if live.broken or not command.images:
+            return
+        try:
+            live.results.append(command.images)
+        except OSError as error:
+            live.broken = str(error)
+            return
+        first_image_s = live.record.first_image_s or self._clock()
+        record = live.update(images=live.results.count, first_image_s=first_image_s)
+        self._feed.publish("image", record)
+
+    def _running(self, live: LiveScan, _command: MarkRunning) -> None:
+        live.update(state=State.RUNNING)
+        self._recorder.write(live, "running")
+
+    def _finish(self, live: LiveScan, command: FinishScan) -> None:
+        self._recorder.end(live, command.state, command.reason)

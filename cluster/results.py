@@ -1,0 +1,127 @@
+"""Images of scans on disk as MRD image messages, appended as they are made and followed by any number of readers."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from recon.mrd.wire import Decoder, ImageMessage, WireLimits, encode_image
+from recon.scan import Image
+
+_CHUNK_BYTES = 1 << 20
+
+
+class ResultStore:
+    """The folder of image files."""
+
+    def __init__(self, folder: Path, limits: WireLimits) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._limits = limits
+
+    def path(self, scan: str) -> Path:
+        """Where the images of `scan` are."""
+        return self.folder / f"{scan}.mrd"
+
+    def create(self, scan: str) -> ResultFile:
+        """An empty file for the images of `scan`; an older one is replaced, whoever reads it keeps it."""
+        self.path(scan).unlink(missing_ok=True)
+        return ResultFile(self.path(scan))
+
+    def images(self, scan: str) -> Iterator[Image]:
+        """The stored images of `scan`, in the order in which they were made."""
+        for message in self._messages(scan):
+            yield message.image
+
+    def encoded(self, scan: str, *, start: int = 0) -> Iterator[bytes]:
+        """The image messages of a scan that ended, from number `start` on."""
+        path = self.path(scan)
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            for first, last in _spans((message.offset for message in self._messages(scan)), path, start=start):
+                yield os.pread(file.fileno(), last - first, first)
+
+    def _messages(self, scan: str) -> Iterator[ImageMessage]:
+        if not self.path(scan).exists():
+            return
+        decoder = Decoder(self._limits, buffer_bytes=_CHUNK_BYTES)
+        with self.path(scan).open("rb", buffering=0) as file:
+            while count := file.readinto(decoder.get_buffer()):
+                for message in decoder.received(count):
+                    if isinstance(message, ImageMessage):
+                        yield message
+
+
+def _spans(offsets: Iterable[int], path: Path, *, start: int) -> list[tuple[int, int]]:
+    """First and last byte of each message from number `start` on."""
+    edges = [*offsets, path.stat().st_size]
+    return list(zip(edges[start:-1], edges[start + 1 :], strict=True))
+
+
+class ResultFile:
+    """Images of one scan while they are made: one writer, any number of readers."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._edges = [0]  # first byte of each message, and the end of the last
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._changed = threading.Condition()
+        self._ended = False
+
+    @property
+    def count(self) -> int:
+        """Images stored so far."""
+        return len(self._edges) - 1
+
+    def append(self, images: Iterable[Image]) -> None:
+        """Write `images` at the end and wake the readers; raises OSError and then holds none of them."""
+        end = self._edges[-1]
+        edges = []
+        for image in images:
+            end += _write(self._fd, encode_image(image), end)
+            edges.append(end)
+        with self._changed:
+            self._edges += edges
+            self._changed.notify_all()
+
+    def sync(self) -> None:
+        """Return when all images are on the disk."""
+        os.ftruncate(self._fd, self._edges[-1])
+        os.fsync(self._fd)
+
+    def follow(self, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Image messages from number `start` on as they are made, until the end or `timeout_s` without one."""
+        with self._changed:
+            fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC) if self._fd < 0 else os.dup(self._fd)
+        try:
+            while self._wait(start, timeout_s):
+                first, last = self._edges[start : start + 2]
+                yield os.pread(fd, last - first, first)
+                start += 1
+        finally:
+            os.close(fd)
+
+    def close(self) -> None:
+        """No more images come: readers stop after the last."""
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+
+    def _wait(self, number: int, timeout_s: float | None) -> bool:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or self.count > number, timeout_s)
+            return self.count > number
+
+
+def _write(fd: int, data: bytes, offset: int) -> int:
+    view = memoryview(data)
+    done = 0
+    while done < len(view):
+        done += os.pwrite(fd, view[done:], offset + done)
+    return done

@@ -1,0 +1,343 @@
+"""Decides what runs where: events and the time go in, commands come out. No clock, no thread, no input or output.
+
+Most urgent class first, earliest deadline within a class. Frames of equal key that wait at the same moment share a
+batch. A frame alone never waits for company.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.admission import oversize
+from cluster.events import (
+    Batch,
+    BatchDone,
+    Command,
+    DeadlinePassed,
+    Event,
+    FinishScan,
+    FrameImages,
+    FrameReady,
+    MarkRunning,
+    Priority,
+    ReplaceWorker,
+    ScanCancelled,
+    ScanOpened,
+    ScanReceived,
+    StartBatch,
+    State,
+    StoreImages,
+    WorkerLost,
+    WorkerReady,
+)
+from cluster.waiting import Waiting, WaitingQueue
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The numbers by which the scheduler decides."""
+
+    max_batch_frames: int = 8
+    batch_cost_s: float = 0.05  # a batch takes more frames only while their estimated time stays below
+    batches_per_worker: int = 2
+    ahead_cost_s: float = 0.1  # a busy worker is given a further batch only while what it has is estimated below
+    attempts: int = 3
+    batch_timeout_s: float = 600.0
+
+
+@dataclass(slots=True, eq=False)
+class _Scan:
+    name: str
+    priority: Priority
+    deadline: float
+    frames: int = 0
+    settled: int = 0  # frames with images or an error
+    failures: list[str] = field(default_factory=list)
+    received: ScanReceived | None = None
+    running: bool = False  # MarkRunning was given
+    started: bool = False
+    waiting: dict[int, Waiting[_Work]] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Work:
+    """One frame to do."""
+
+    scan: _Scan
+    ready: FrameReady
+    order: tuple[float, ...]
+    key: Hashable
+    losses: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class _Lease:
+    """A batch that a worker has; `since` is when it began to run."""
+
+    batch: Batch
+    works: tuple[_Work, ...]
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    name: str
+    device: str
+    memory_bytes: int
+    leases: deque[_Lease] = field(default_factory=deque)
+    load: int = 0  # its place in Scheduler._by_load
+
+
+class Scheduler:
+    """The state of all scans, frames and workers; `handle` is its only way in."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._scans: dict[str, _Scan] = {}
+        self._queue: WaitingQueue[_Work] = WaitingQueue()
+        # Workers by the batches they hold, so that the least loaded is found without a search; the last take no more.
+        self._by_load: list[dict[str, _Worker]] = [{} for _ in range(rules.batches_per_worker + 1)]
+        self._workers: dict[str, _Worker] = {}
+        self._budgets: dict[str, int] = {}  # of every worker ever seen: one that restarts still counts
+        self._batches = 0
+        self._arrivals = 0
+        self._handlers: dict[type, Callable[[Any, float], list[Command]]] = {
+            ScanOpened: self._opened,
+            FrameReady: self._ready,
+            ScanReceived: self._received,
+            ScanCancelled: self._cancelled,
+            WorkerReady: self._worker_ready,
+            BatchDone: self._done,
+            WorkerLost: self._lost,
+            DeadlinePassed: self._passed,
+        }
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """What to do now that `event` happened at `now` (s, any monotonic clock)."""
+        handler = self._handlers.get(type(event))
+        if handler is None:
+            return []
+        return [*handler(event, now), *self._dispatch(now)]
+
+    @property
+    def waiting(self) -> int:
+        """Frames that wait for a worker."""
+        return len(self._queue)
+
+    def look(self, now: float) -> dict[str, Any]:
+        """Queue and workers in plain values, for people."""
+        queued = {priority.name.lower(): 0 for priority in Priority}
+        for scan in self._scans.values():
+            queued[scan.priority.name.lower()] += len(scan.waiting)
+        workers = [_describe(worker, now) for worker in self._workers.values()]
+        return {"scans": len(self._scans), "queue": queued, "batches": self._batches, "workers": workers}
+
+    # --- scans and frames ---------------------------------------------------------------------------------------------
+
+    def _opened(self, event: ScanOpened, now: float) -> list[Command]:
+        self._scans.setdefault(event.scan, _Scan(event.scan, event.priority, now + event.deadline_s))
+        return []
+
+    def _ready(self, event: FrameReady, _now: float) -> list[Command]:
+        scan = self._scans.get(event.frame.scan)
+        if scan is None:
+            return []
+        scan.frames += 1
+        if too_large := oversize(event.bytes_needed, self._budgets.values()):
+            return self._finish(scan, State.FAILED, too_large)
+        self._arrivals += 1
+        order = (scan.priority, scan.deadline, self._arrivals)
+        self._wait(_Work(scan, event, order, key=event.key))
+        return []
+
+    def _received(self, event: ScanReceived, _now: float) -> list[Command]:
+        scan = self._scans.get(event.scan)
+        if scan is None:
+            return []
+        scan.received = event
+        return [*self._mark(scan), *self._settle(scan)]
+
+    def _cancelled(self, event: ScanCancelled, _now: float) -> list[Command]:
+        scan = self._scans.get(event.scan)
+        return self._finish(scan, State.CANCELLED, "cancelled on request") if scan else []
+
+    def _wait(self, work: _Work) -> None:
+        work.scan.waiting[work.ready.frame.number] = self._queue.push(work, work.order, work.key)
+
+    def _mark(self, scan: _Scan) -> list[Command]:
+        """A scan runs once all of it is in and its first frame has started."""
+        if scan.running or not scan.started or scan.received is None:
+            return []
+        scan.running = True
+        return [MarkRunning(scan.name)]
+
+    def _settle(self, scan: _Scan) -> list[Command]:
+        """End the scan if nothing of it is left to do."""
+        if scan.received is None or scan.settled < scan.frames:
+            return []
+        return self._finish(scan, *_outcome(scan, scan.received))
+
+    def _finish(self, scan: _Scan, state: State, reason: str) -> list[Command]:
+        for entry in scan.waiting.values():
+            self._queue.drop(entry)
+        del self._scans[scan.name]
+        return [FinishScan(scan.name, state, reason)]
+
+    def _alive(self, work: _Work) -> bool:
+        # Compared by identity: a scan that was run again under its old name is another one.
+        return self._scans.get(work.scan.name) is work.scan
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def _worker_ready(self, event: WorkerReady, now: float) -> list[Command]:
+        again = self._release(event.worker, now, blame=False)
+        worker = _Worker(event.worker, event.device, event.memory_bytes)
+        self._workers[event.worker] = self._by_load[0][event.worker] = worker
+        self._budgets[event.worker] = event.memory_bytes
+        return again
+
+    def _done(self, event: BatchDone, now: float) -> list[Command]:
+        worker = self._workers.get(event.worker)
+        if worker is None or not worker.leases or worker.leases[0].batch.number != event.batch:
+            return []  # its lease was taken away: the work was given to another
+        lease = worker.leases.popleft()
+        self._weigh(worker)
+        if worker.leases:
+            worker.leases[0].since = now
+        commands: list[Command] = []
+        for work, result in zip(lease.works, event.results, strict=True):
+            if self._alive(work):
+                commands += self._result(work.scan, result)
+        return commands
+
+    def _result(self, scan: _Scan, result: FrameImages) -> list[Command]:
+        scan.settled += 1
+        if result.error:
+            scan.failures.append(result.error)
+            return self._settle(scan)
+        return [StoreImages(scan.name, result.images), *self._settle(scan)]
+
+    def _lost(self, event: WorkerLost, now: float) -> list[Command]:
+        if event.worker not in self._workers:
+            return []  # it was given up before: its replacement is under way
+        reason = f"{event.worker} was lost ({event.reason})"
+        return [*self._release(event.worker, now, blame=True, reason=reason), ReplaceWorker(event.worker, event.reason)]
+
+    def _passed(self, _event: DeadlinePassed, now: float) -> list[Command]:
+        limit = self._rules.batch_timeout_s
+        hung = [w for w in self._workers.values() if w.leases and now - w.leases[0].since > limit]
+        reason = f"hung: a batch took longer than {limit:g} s"
+        return [command for worker in hung for command in self._lost(WorkerLost(worker.name, reason), now)]
+
+    def _release(self, name: str, _now: float, *, blame: bool, reason: str = "") -> list[Command]:
+        """Forget a worker; its frames wait again, and those it was running count a loss."""
+        worker = self._workers.pop(name, None)
+        if worker is None:
+            return []
+        del self._by_load[worker.load][name]
+        commands: list[Command] = []
+        for position, lease in enumerate(worker.leases):
+            for work in filter(self._alive, lease.works):
+                commands += self._again(work, blame=blame and position == 0, reason=reason)
+        return commands
+
+    def _again(self, work: _Work, *, blame: bool, reason: str) -> list[Command]:
+        if blame and self._alive(work):
+            work.losses += 1
+            # From now on alone, so that a frame that kills workers does not take others' frames along.
+            work.key = ("alone", work.order)
+            if work.losses >= self._rules.attempts:
+                number = work.ready.frame.number
+                return self._finish(work.scan, State.DEAD, f"frame {number} lost {work.losses} workers: {reason}")
+        if self._alive(work):
+            self._wait(work)
+        return []
+
+    # --- batches ------------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float) -> list[Command]:
+        commands: list[Command] = []
+        while entry := self._queue.first():
+            work = entry.item
+            if too_large := oversize(work.ready.bytes_needed, self._budgets.values()):
+                commands += self._finish(work.scan, State.FAILED, too_large)
+                continue
+            worker = self._place(work.ready.bytes_needed)
+            if worker is None:
+                break
+            commands += self._start(worker, self._gather(work, worker), now)
+        return commands
+
+    def _place(self, bytes_needed: int) -> _Worker | None:
+        """The least loaded worker with enough memory and a free place."""
+        for group in self._by_load[:-1]:
+            for worker in group.values():
+                if worker.memory_bytes >= bytes_needed:
+                    return worker
+        return None
+
+    def _gather(self, first: _Work, worker: _Worker) -> tuple[_Work, ...]:
+        """Frames for one batch: equal key, within memory and time, and no more than this worker's share of them."""
+        idle = max(1, len(self._by_load[0]))
+        most = min(self._rules.max_batch_frames, math.ceil(self._queue.alike(first.key) / idle))
+        memory, time_s, count = 0, 0.0, 0
+
+        def more(work: _Work) -> bool:
+            nonlocal memory, time_s, count
+            memory += work.ready.bytes_needed
+            time_s += work.ready.cost_s
+            count += 1
+            fits = memory <= worker.memory_bytes and time_s <= self._rules.batch_cost_s
+            return count == 1 or (count <= most and fits)
+
+        return tuple(self._queue.take(first.key, more))
+
+    def _start(self, worker: _Worker, works: tuple[_Work, ...], now: float) -> list[Command]:
+        self._batches += 1
+        frames = tuple(work.ready.frame for work in works)
+        batch = Batch(self._batches, works[0].ready.key, works[0].ready.recipe, frames)
+        worker.leases.append(_Lease(batch, works, now))
+        self._weigh(worker)
+        commands: list[Command] = [StartBatch(worker.name, batch)]
+        for work in works:
+            del work.scan.waiting[work.ready.frame.number]
+            work.scan.started = True
+            commands += self._mark(work.scan)
+        return commands
+
+    def _weigh(self, worker: _Worker) -> None:
+        cost_s = sum(work.ready.cost_s for lease in worker.leases for work in lease.works)
+        del self._by_load[worker.load][worker.name]
+        # A frame put behind long work could not move to a worker that becomes free meanwhile.
+        full = bool(worker.leases) and cost_s > self._rules.ahead_cost_s
+        worker.load = self._rules.batches_per_worker if full else len(worker.leases)
+        self._by_load[worker.load][worker.name] = worker
+
+
+def _outcome(scan: _Scan, received: ScanReceived) -> tuple[State, str]:
+    failures = f"{len(scan.failures)} of {scan.frames} frames failed: {scan.failures[0]}" if scan.failures else ""
+    if received.failed:
+        return State.FAILED, received.reason
+    if not received.complete:
+        return State.INCOMPLETE, "; ".join(filter(None, (received.reason, failures)))
+    if failures:
+        return State.FAILED, failures
+    if not scan.frames:
+        return State.FAILED, received.reason or "the scan ended without one complete frame: send all of its readouts"
+    return State.DONE, ""
+
+
+def _describe(worker: _Worker, now: float) -> dict[str, Any]:
+    running = worker.leases[0] if worker.leases else None
+    return {
+        "worker": worker.name,
+        "device": worker.device,
+        "memory_bytes": worker.memory_bytes,
+        "batches": len(worker.leases),
+        "frames": sum(len(lease.works) for lease in worker.leases),
+        "running_s": round(now - running.since, 3) if running else 0.0,
+    }

@@ -1,0 +1,367 @@
+"""All that gateways may ask of the cluster: open a scan, look at scans, follow their images, cancel, drain."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from cluster.admission import refusal
+from cluster.config import ClusterConfig
+from cluster.events import (
+    Command,
+    Event,
+    FinishScan,
+    ReplaceWorker,
+    ScanCancelled,
+    ScanRefused,
+    StartBatch,
+    State,
+)
+from cluster.intake import Desk, Intake, Reception
+from cluster.job import DuplicateError, LogLine, NotFoundError, ScanRecord, ScanRequest, new_scan_id
+from cluster.ledger import Ledger
+from cluster.live import Feed, LiveScan, Subscription
+from cluster.loop import Loop, Stage
+from cluster.metrics import Metrics
+from cluster.recorder import Recorder, Storer
+from cluster.replay import replay
+from cluster.results import ResultStore
+from cluster.scheduler import Rules, Scheduler
+from cluster.spool import Spool
+from cluster.stream import wire_limits
+from cluster.workers import Workers
+from recon.errors import FileError, RefusedError
+from recon.recipe import resolve
+from recon.scan import Image
+
+_CANCEL_WAIT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Where time and chance come from."""
+
+    wall_s: Callable[[], float] = time.time
+    steady_s: Callable[[], float] = time.monotonic
+    noise: Callable[[int], bytes] = os.urandom
+
+
+def rules(config: ClusterConfig) -> Rules:
+    """The part of the configuration that the scheduler decides by."""
+    return Rules(
+        max_batch_frames=config.max_batch_frames,
+        batch_cost_s=config.batch_cost_s,
+        batches_per_worker=config.batches_per_worker,
+        ahead_cost_s=config.ahead_cost_s,
+        attempts=config.attempts,
+        batch_timeout_s=config.batch_timeout_s,
+    )
+
+
+class Service:
+    """One server's cluster: spool, ledger, results, scheduler and workers joined. `start` before use, `close` after."""
+
+    def __init__(self, config: ClusterConfig, workers: Workers, clocks: Clocks = Clocks()) -> None:
+        self.config = config
+        self.workers = workers
+        self._clocks = clocks
+        self._lives: dict[str, LiveScan] = {}
+        self._lives_lock = threading.Lock()
+        self._draining = self._stopping = False
+        self._spool = Spool(
+            config.spool_folder,
+            sync_bytes=config.spool_sync_bytes,
+            unsynced_bytes=config.spool_unsynced_bytes,
+            free_bytes=config.spool_free_bytes,
+        )
+        self._ledger = Ledger(config.ledger_path)
+        self._results = ResultStore(config.results_folder, wire_limits(config))
+        self._feed = Feed(config.subscription_events)
+        self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
+        self._recorder = Recorder(config, self._ledger, self._feed, clocks.wall_s, ended=self._ended)
+        self._storer = Storer(config, self._lives, self._recorder, self._feed, clocks.wall_s)
+        self._loop = Loop(
+            Scheduler(rules(config)),
+            Do(workers, self._storer, self._metrics),
+            clocks.steady_s,
+            capacity=config.event_queue_events,
+            tick_s=config.tick_s,
+        )
+        self._replays: Stage[tuple[LiveScan, bool]] = Stage(
+            "replay", self._replay, lambda: None, capacity=config.max_scans_in_flight, tick_s=config.tick_s
+        )
+        self._desk = Desk(
+            config,
+            self._spool,
+            self._recorder,
+            self._loop.post,
+            self._wait_for_room,
+            clocks.wall_s,
+            self._forget,
+            lambda: self._stopping,
+        )
+        self._stages = (self._replays, self._loop, self._storer, self._recorder)
+
+    def start(self) -> None:
+        """Start threads and workers, and take up the scans that a previous server left unfinished."""
+        for stage in self._stages:
+            stage.start()
+        self.workers.start(self._loop.post)
+        self._resume()
+
+    @property
+    def ready(self) -> bool:
+        """Whether a scan sent now would be taken and reconstructed."""
+        healthy = not (self._spool.failure or self._recorder.failure)
+        return healthy and not self._draining and bool(self._loop.look()["workers"])
+
+    # --- scans --------------------------------------------------------------------------------------------------------
+
+    def open_scan(self, request: ScanRequest) -> Intake:
+        """Begin to receive a scan; raises RefusedError, DuplicateError, RecipeError before any of its bytes."""
+        resolve(request.method)
+        now = self._clocks.wall_s()
+        record = ScanRecord(
+            new_scan_id(now, self._clocks.noise(10)),
+            State.RECEIVING,
+            request.transport,
+            method=request.method,
+            priority=request.priority,
+            name=request.name,
+            idempotency_key=request.idempotency_key,
+            created_s=now,
+        )
+        with self._lives_lock:
+            self._admit(request)
+            live = self._lives[record.id] = LiveScan(record, self._results)
+        return Intake(self._desk, live)
+
+    def lookup(self, idempotency_key: str) -> ScanRecord | None:
+        """The scan that was sent with this key, unless its data never came in whole: then it may be sent again."""
+        for live in tuple(self._lives.values()):
+            if idempotency_key and live.record.idempotency_key == idempotency_key:
+                return live.record
+        record = self._ledger.find(idempotency_key) if idempotency_key else None
+        return record if record and record.complete else None
+
+    def scan(self, scan_id: str) -> ScanRecord:
+        """The record of a scan; raises NotFoundError."""
+        live = self._lives.get(scan_id)
+        record = live.record if live else self._ledger.scan(scan_id)
+        if record is None:
+            raise NotFoundError(f"there is no scan {scan_id[:40]!r}: list the scans to see which there are")
+        return record
+
+    def scans(self, *, state: State | None = None, limit: int = 100) -> list[ScanRecord]:
+        """The newest scans, newest first."""
+        live = {live.record.id: live.record for live in tuple(self._lives.values())}
+        stored = {record.id: record for record in self._ledger.scans(state=state, limit=limit)}
+        merged = {**stored, **live}
+        wanted = [merged[scan] for scan in sorted(merged, reverse=True)]
+        return [record for record in wanted if state in (None, record.state)][:limit]
+
+    def cancel(self, scan_id: str) -> ScanRecord:
+        """Stop a scan; one that has ended stays as it is."""
+        self.scan(scan_id)
+        live = self._lives.get(scan_id)
+        if live is not None:
+            self._cancel(live)
+            live.ended.wait(_CANCEL_WAIT_S)
+        return self.scan(scan_id)
+
+    def requeue(self, scan_id: str) -> ScanRecord:
+        """Reconstruct a scan that has ended once more from its raw data."""
+        old = self.scan(scan_id)
+        if not old.state.final:
+            raise RefusedError(f"scan {scan_id} is {old.state.value}, only one that has ended can run again: cancel it")
+        if not self._spool.path(scan_id).exists():
+            raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
+        with self._lives_lock:
+            self._admit(None)
+            live = self._lives[scan_id] = LiveScan(_fresh(old), self._results)
+        self._again(live, old, "requeued")
+        return live.record
+
+    def log(self, scan_id: str) -> list[LogLine]:
+        """What happened to a scan, oldest first."""
+        self.scan(scan_id)
+        return self._ledger.log(scan_id)
+
+    def raw_path(self, scan_id: str) -> Path:
+        """The file of a scan's raw data, exactly as received."""
+        self.scan(scan_id)
+        path = self._spool.path(scan_id)
+        upload = path.with_suffix(".h5")
+        return upload if upload.exists() else path
+
+    def images(self, scan_id: str) -> Iterator[Image]:
+        """The images stored so far."""
+        self.scan(scan_id)
+        return self._results.images(scan_id)
+
+    def follow(self, scan_id: str, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Encoded image messages from number `start` on, as they are made; ends when the scan has ended.
+
+        Ends as well after `timeout_s` without a new image.
+        """
+        self.scan(scan_id)
+        live = self._lives.get(scan_id)
+        return live.results.follow(start=start, timeout_s=timeout_s) if live else self._stored(scan_id, start)
+
+    def events(self, scan_id: str | None = None) -> Subscription:
+        """What happens to one scan or to all from now on."""
+        if scan_id is not None:
+            self.scan(scan_id)
+        return self._feed.subscribe(scan_id)
+
+    def wait(self, scan_id: str, timeout_s: float | None = None) -> ScanRecord:
+        """The record once the scan has ended, or after `timeout_s`."""
+        live = self._lives.get(scan_id)
+        if live is not None:
+            live.ended.wait(timeout_s)
+        return self.scan(scan_id)
+
+    # --- the server ---------------------------------------------------------------------------------------------------
+
+    def refused(self, word: str) -> None:
+        """Have a scan counted that a gateway did not take, by a short word for why."""
+        self._loop.post(ScanRefused(word))
+
+    def cluster(self) -> dict[str, Any]:
+        """Workers, queue and batches, in plain values."""
+        state = self._loop.look()
+        return {**state, "ready": self.ready, "draining": self._draining, "scans_in_flight": len(self._lives)}
+
+    def metrics_text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return self._metrics.text()
+
+    def drain(self, timeout_s: float) -> bool:
+        """Take no new scan and wait for those in flight; whether all ended within `timeout_s`."""
+        self._draining = True
+        end = self._clocks.steady_s() + timeout_s
+        for live in tuple(self._lives.values()):
+            live.ended.wait(max(0.0, end - self._clocks.steady_s()))
+        return not self._lives
+
+    def close(self) -> None:
+        """Stop. Scans in flight are taken up by the next server with the same data folder."""
+        self._draining = self._stopping = True
+        self.workers.stop()
+        for stage in self._stages:
+            stage.close()
+        self._feed.close()
+        for live in tuple(self._lives.values()):
+            live.close()
+        self._spool.close()
+        self._ledger.close()
+
+    # --- inside -------------------------------------------------------------------------------------------------------
+
+    def _admit(self, request: ScanRequest | None) -> None:
+        """Raise RefusedError if no scan may come in now; called with the lock held."""
+        if request and (record := self.lookup(request.idempotency_key)):
+            raise DuplicateError(record)
+        refused = refusal(
+            draining=self._draining, in_flight=len(self._lives), most_in_flight=self.config.max_scans_in_flight
+        )
+        if refused is not None:
+            self.refused(refused.word)
+            raise RefusedError(refused.sentence, retry_after_s=refused.retry_after_s)
+        try:
+            self._spool.check()
+        except RefusedError:
+            self.refused("disk")
+            raise
+
+    def _cancel(self, live: LiveScan) -> None:
+        with live.gate:
+            live.cancelled = True
+            opened = live.opened
+        if opened:
+            self._loop.post(ScanCancelled(live.record.id))
+        else:
+            self._recorder.end(live, State.CANCELLED, "cancelled on request")
+
+    def _ended(self, live: LiveScan, record: ScanRecord) -> None:
+        if live.opened:
+            self._metrics.observe(FinishScan(record.id, record.state, record.reason))
+        self._forget(live)
+
+    def _forget(self, live: LiveScan) -> None:
+        self._lives.pop(live.record.id, None)
+
+    def _stored(self, scan_id: str, start: int) -> Iterator[bytes]:
+        return self._results.encoded(scan_id, start=start)
+
+    def _queue(self) -> dict[str, int]:
+        queue: dict[str, int] = self._loop.look()["queue"]
+        return queue
+
+    def _wait_for_room(self) -> None:
+        while not self._loop.wait_for_room(self.config.max_frames_queued, timeout_s=self.config.tick_s):
+            if self._stopping:
+                return
+
+    def _resume(self) -> None:
+        known = self._ledger.ids()
+        orphans = [
+            ScanRecord(path.stem, State.RECEIVING, "tcp", created_s=path.stat().st_mtime)
+            for path in sorted(self._spool.folder.glob("*.mrd"))
+            if path.stem not in known
+        ]
+        for old in [*self._ledger.unfinished(), *orphans]:
+            live = self._lives[old.id] = LiveScan(_fresh(old), self._results)
+            self._again(live, old, "taken up after a restart")
+
+    def _again(self, live: LiveScan, old: ScanRecord, line: str) -> None:
+        live.results  # noqa: B018  # replaces the images of the earlier run, before anyone can follow
+        self._recorder.write(live, line)
+        self._replays.put((live, old.complete))
+
+    def _replay(self, item: tuple[LiveScan, bool]) -> None:
+        live, complete = item
+        replay(Reception(self._desk, live), complete=complete)
+
+
+class Do:
+    """Carries out the scheduler's commands; nothing here waits for a worker or a disk."""
+
+    def __init__(self, workers: Workers, storer: Storer, metrics: Metrics) -> None:
+        self._workers = workers
+        self._storer = storer
+        self._metrics = metrics
+
+    def observe(self, event: Event) -> None:
+        """Count an event."""
+        self._metrics.observe(event)
+
+    def do(self, command: Command) -> None:
+        """Carry out a command."""
+        if isinstance(command, StartBatch):
+            self._metrics.observe(command)
+            self._workers.submit(command.worker, command.batch)
+        elif isinstance(command, ReplaceWorker):
+            self._metrics.observe(command)
+            self._workers.replace(command.worker)
+        else:
+            self._storer.put(command)
+
+
+def _fresh(old: ScanRecord) -> ScanRecord:
+    """The record of a scan that runs again."""
+    return replace(
+        old,
+        state=State.ACCEPTED if old.complete else State.RECEIVING,
+        first_image_s=0.0,
+        finished_s=0.0,
+        frames=0,
+        images=0,
+        reason="",
+        warnings=(),
+    )

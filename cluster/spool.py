@@ -1,0 +1,224 @@
+"""Raw bytes of scans on disk, exactly as received, synced in the background while they come in.
+
+Copies of a byte here: one, from the receive buffer into the page cache (`os.write`). Readers map the file.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import queue
+import threading
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cluster.events import Extent
+from cluster.job import DiskFullError
+from recon.errors import RefusedError
+from recon.mrd.wire import view_run
+from recon.scan import READOUT_HEAD, Readouts
+
+_PAGE = mmap.ALLOCATIONGRANULARITY
+_MESSAGE_BYTES = 2 + READOUT_HEAD.itemsize  # id and head of an acquisition message
+
+
+class Spool:
+    """The folder of raw scans; one thread sends written bytes to the disk for all open files."""
+
+    def __init__(self, folder: Path, *, sync_bytes: int, unsynced_bytes: int, free_bytes: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.sync_bytes = sync_bytes
+        self.unsynced_bytes = unsynced_bytes
+        self.failure = ""  # set by the first failed fsync; from then on nothing is acknowledged
+        self._free_bytes = free_bytes
+        self._closed_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+        self._open: dict[str, SpoolFile] = {}
+        self._asked: queue.SimpleQueue[SpoolFile | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
+        self._thread.start()
+
+    def path(self, scan: str) -> Path:
+        """Where the raw bytes of `scan` are."""
+        return self.folder / f"{scan}.mrd"
+
+    def create(self, scan: str) -> SpoolFile:
+        """A new, empty file for `scan`; raises RefusedError when the disk cannot be trusted or is full."""
+        self.check()
+        file = SpoolFile(self, scan)
+        self._open[scan] = file
+        return file
+
+    def check(self) -> None:
+        """Raise DiskFullError below the free-space mark, RefusedError after a failed fsync."""
+        if self.failure:
+            raise RefusedError(f"the spool failed ({self.failure}): check the disk and restart the server")
+        free = self.free_bytes()
+        if free < self._free_bytes:
+            raise DiskFullError(
+                f"only {free} bytes are free in the spool, expected at least {self._free_bytes}: remove old scans",
+                retry_after_s=60.0,
+            )
+
+    def free_bytes(self) -> int:
+        """Bytes that may still be written to the spool's disk."""
+        state = os.statvfs(self.folder)
+        return state.f_bavail * state.f_frsize
+
+    def used_bytes(self) -> int:
+        """Bytes of all raw scans here."""
+        return self._closed_bytes + sum(file.size for file in tuple(self._open.values()))
+
+    def request_sync(self, file: SpoolFile) -> None:
+        """Have `file`'s written bytes sent to the disk by the background thread."""
+        self._asked.put(file)
+
+    def released(self, file: SpoolFile, *, removed: bool) -> None:
+        """`file` was closed, and perhaps removed."""
+        if self._open.pop(file.scan, None) is not None and not removed:
+            self._closed_bytes += file.size
+
+    def close(self) -> None:
+        """Stop the background thread after what it was asked for."""
+        self._asked.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (file := self._asked.get()) is not None:
+            file.sync_written()
+
+
+class SpoolFile:
+    """One scan's raw bytes; used by the one thread that receives the scan."""
+
+    def __init__(self, spool: Spool, scan: str) -> None:
+        self.scan = scan
+        self.path = spool.path(scan)
+        self.size = 0
+        self._spool = spool
+        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._asked = 0  # bytes whose sync was asked for
+        self._durable = 0
+        self._pending = 0  # requests that the background thread has not answered
+        self._error: OSError | None = None
+        self._changed = threading.Condition()
+
+    def append(self, data: memoryview) -> None:
+        """Write `data` at the end; waits while too much is not on the disk. Raises DiskFullError, RefusedError."""
+        try:
+            written = os.write(self._fd, data)
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError as error:
+            raise self._refusal(error) from error
+        self.size += written
+        if self.size - self._asked >= self._spool.sync_bytes:
+            self._ask()
+
+    def sync(self) -> None:
+        """Return when all bytes and the file's name are on the disk; raises RefusedError otherwise."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending == 0)
+        self.sync_written()
+        if self._error is None:
+            self._sync_folder()
+        if self._error is not None:
+            raise self._refusal(self._error)
+
+    def close(self) -> None:
+        """Close the file once the background thread has let go of it."""
+        self._end(removed=False)
+
+    def remove(self) -> None:
+        """Close and delete the file: nothing in it is worth keeping."""
+        self._end(removed=True)
+        self.path.unlink(missing_ok=True)
+
+    def sync_written(self) -> None:
+        """Send what is written to the disk and wake who waits for it."""
+        written = self.size
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            self._failed(error)
+        with self._changed:
+            self._pending = max(0, self._pending - 1)
+            self._durable = written
+            self._changed.notify_all()
+
+    def _ask(self) -> None:
+        self._asked = self.size
+        with self._changed:
+            self._pending += 1
+        self._spool.request_sync(self)
+        with self._changed:
+            self._changed.wait_for(lambda: self._error or self.size - self._durable <= self._spool.unsynced_bytes)
+        if self._error is not None:
+            raise self._refusal(self._error)
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._spool.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            self._failed(error)
+        finally:
+            os.close(folder)
+
+    def _failed(self, error: OSError) -> None:
+        # After a failed fsync the kernel may have dropped the pages: a later success would prove nothing.
+        self._error = error
+        self._spool.failure = self._spool.failure or str(error)
+
+    def _refusal(self, error: OSError) -> RefusedError:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return DiskFullError(
+                f"the spool's disk is full after {self.size} bytes of scan {self.scan}: free space and send it again",
+                retry_after_s=60.0,
+            )
+        return RefusedError(f"the spool cannot keep scan {self.scan} ({error}): check the disk and send it again")
+
+    def _end(self, *, removed: bool) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._pending == 0)
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+            self._spool.released(self, removed=removed)
+
+
+def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:
+    """Read-only views of `extents` in the file at `path`, of one mapping; they stay valid as long as they are held."""
+    first = min(extent.offset for extent in extents) // _PAGE * _PAGE
+    wanted = sum(extent.bytes for extent in extents)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        last = min(size, max(extent.offset + extent.bytes for extent in extents))
+        # Populating maps every page in one system call; not worth it where most of the span is other frames.
+        populate = mmap.MAP_POPULATE if 2 * wanted > last - first else 0
+        view = memoryview(
+            mmap.mmap(file.fileno(), last - first, flags=mmap.MAP_SHARED | populate, prot=mmap.PROT_READ, offset=first)
+        )
+    return [view[extent.offset - first : extent.offset - first + extent.bytes] for extent in extents]
+
+
+def read_readouts(path: Path, extents: tuple[Extent, ...]) -> list[Readouts]:
+    """The readouts of `extents` as views of the mapped file; those of an extent with gaps are evenly spaced views."""
+    if not extents:
+        return []
+    return [_view(data, extent) for data, extent in zip(map_extents(path, extents), extents, strict=True)]
+
+
+def _view(data: memoryview, extent: Extent) -> Readouts:
+    first = view_run(data, count=1)
+    size = _MESSAGE_BYTES + first.samples.nbytes + (0 if first.trajectory is None else first.trajectory.nbytes)
+    step = extent.stride // size
+    run = view_run(data, count=(extent.count - 1) * step + 1)
+    return run if step == 1 else Readouts(run.head[::step], run.samples[::step], _every(run.trajectory, step))
+
+
+def _every(trajectory: NDArray[np.float32] | None, step: int) -> NDArray[np.float32] | None:
+    return None if trajectory is None else trajectory[::step]

@@ -1,0 +1,192 @@
+"""From a scan's bytes to frames by reference: decodes messages, looks at heads only, never at samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.config import ClusterConfig
+from cluster.events import Extent, FrameReady, FrameRef
+from cluster.runs import RunTable
+from recon.assemble import Assembler, FrameIndex
+from recon.errors import LimitError, ScanError
+from recon.methods import METHODS, choose
+from recon.mrd.header import parse_header
+from recon.mrd.wire import (
+    AcquisitionRun,
+    Close,
+    ConfigFile,
+    ConfigText,
+    Decoder,
+    HeaderXml,
+    Message,
+    Query,
+    Text,
+    WireLimits,
+)
+from recon.recipe import AUTO, apply_text, resolve
+from recon.scan import ScanHeader
+
+
+def wire_limits(config: ClusterConfig) -> WireLimits:
+    """The part of the configuration that the decoder checks."""
+    return WireLimits(
+        header_bytes=config.header_bytes,
+        text_bytes=config.text_bytes,
+        acquisition_bytes=config.acquisition_bytes,
+        waveform_bytes=config.waveform_bytes,
+        image_bytes=config.image_bytes,
+        attribute_bytes=config.attribute_bytes,
+    )
+
+
+@dataclass(slots=True)
+class Step:
+    """What some more bytes brought: frames that are complete now, and messages that are not readouts."""
+
+    frames: list[FrameReady] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+class ScanStream:
+    """One scan's stream: bytes in, frames out. `method` is as asked for, "auto" leaves it to the stream."""
+
+    def __init__(self, scan: str, spool: Path, config: ClusterConfig, *, method: str) -> None:
+        self.closed = False
+        self.silent = True  # nothing but queries came
+        self.header: ScanHeader | None = None
+        self.asked = method  # resolves to `recipe`, less what a text after the header sets
+        self.recipe = resolve(method)
+        self.frames = 0
+        self._fixed = self.recipe.method != AUTO  # the request's method counts more than the stream's
+        self._scan = scan
+        self._spool = spool
+        self._config = config
+        self._decoder = Decoder(wire_limits(config), buffer_bytes=config.receive_buffer_bytes)
+        self._runs = RunTable()
+        self._assembler: Assembler | None = None
+        self._header_extent = Extent(0, 0, 0)
+        self._noise_extents: tuple[int, tuple[Extent, ...]] = (0, ())  # of so many noise readouts
+        self._coils = 0
+
+    @property
+    def readouts(self) -> int:
+        """Readouts so far."""
+        return self._runs.readouts
+
+    @property
+    def position(self) -> int:
+        """Bytes consumed as whole messages."""
+        return self._decoder.position
+
+    def get_buffer(self) -> memoryview:
+        """Where the next bytes go."""
+        return self._decoder.get_buffer()
+
+    def received(self, count: int) -> Step:
+        """Take in the `count` bytes just written to the buffer; raises ReconError where they are wrong."""
+        return self._take(self._decoder.received(count))
+
+    def feed(self, data: memoryview) -> Step:
+        """Take in bytes that the caller holds."""
+        return self._take(self._decoder.feed(data))
+
+    def finish(self) -> Step:
+        """The stream came to its end: frames that nothing announced as complete. Raises ReconError if it broke off."""
+        self._decoder.finish()
+        step = Step()
+        if self._assembler is not None:
+            self._add(self._assembler.finish(), step)
+        return step
+
+    def _take(self, messages: Iterable[Message]) -> Step:
+        step = Step()
+        for message in messages:
+            if isinstance(message, AcquisitionRun):
+                self._readouts(message, step)
+                continue
+            self._other(message)
+            step.messages.append(message)
+            if self.closed:
+                break
+        return step
+
+    def _other(self, message: Message) -> None:
+        self.silent = self.silent and isinstance(message, Query | Close)
+        if isinstance(message, HeaderXml):
+            self._open(message)
+        elif isinstance(message, ConfigFile):
+            self._configure(message.name, message.name)
+        elif isinstance(message, ConfigText):
+            self._configure(message.text, resolve(message.text).to_json())
+        elif isinstance(message, Text):
+            self._adjust(message.text)
+        self.closed = isinstance(message, Close)
+
+    def _open(self, message: HeaderXml) -> None:
+        if self.header is not None:
+            raise ScanError(f"a second header came at byte {message.offset}: send one scan per connection")
+        self.header = parse_header(message.xml)
+        self._assembler = Assembler(self.header)
+        self._header_extent = Extent(message.offset, self._decoder.position - message.offset, 1)
+
+    def _configure(self, text: str, asked: str) -> None:
+        recipe = resolve(text)
+        if not self._fixed:
+            self.recipe, self.asked = recipe, asked
+
+    def _adjust(self, text: str) -> None:
+        """A JSON object between header and first readout sets parameters; any other text is a remark."""
+        if self.header is not None and not self.readouts and text.lstrip().startswith("{"):
+            self.recipe = apply_text(self.recipe, text)
+
+    def _readouts(self, message: AcquisitionRun, step: Step) -> None:
+        if self._assembler is None:
+            raise ScanError(f"a readout came at byte {message.offset} before the header: send the header first")
+        count = len(message.readouts.head)
+        self._runs.add(message.offset, message.stride, count)
+        if self._runs.readouts > self._config.scan_readouts:
+            raise LimitError(f"the scan has more than {self._config.scan_readouts} readouts, the limit here: split it")
+        self.silent = False
+        self._coils = message.readouts.samples.shape[1]
+        indices = self._assembler.add(message.readouts.head)
+        if indices:
+            self._add(indices, step)
+
+    def _add(self, indices: list[FrameIndex], step: Step) -> None:
+        for index in indices:
+            step.frames.append(self._frame(index))
+            step.warnings += index.warnings
+
+    def _frame(self, index: FrameIndex) -> FrameReady:
+        assert self.header is not None and self._assembler is not None
+        if self.frames >= self._config.scan_frames:
+            raise LimitError(f"the scan has more than {self._config.scan_frames} frames, the limit here: split it")
+        encoding = self.header.encodings[index.counters.encoding]
+        recipe = choose(self.recipe, encoding)
+        method = METHODS[recipe.method]
+        reference = FrameRef(
+            self._scan,
+            self.frames,
+            self._spool,
+            self._header_extent,
+            self._runs.extents(index.rows),
+            self._noise(self._assembler),
+            index.warnings,
+        )
+        self.frames += 1
+        return FrameReady(
+            reference,
+            recipe,
+            method.key(encoding, self._coils, recipe),
+            method.bytes_needed(encoding, self._coils),
+            method.cost(encoding, self._coils),
+        )
+
+    def _noise(self, assembler: Assembler) -> tuple[Extent, ...]:
+        rows = assembler.noise_rows
+        if len(rows) != self._noise_extents[0]:
+            self._noise_extents = len(rows), self._runs.extents(rows)
+        return self._noise_extents[1]

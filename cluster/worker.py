@@ -1,0 +1,125 @@
+"""The worker itself: frames by reference in, images out; keeps plans, calibrations and headers between batches.
+
+Copies of a byte here: none on the way in (the spool is mapped read-only), then what the method makes.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from cluster.events import Batch, BatchDone, FrameImages, FrameRef, WorkerReady
+from cluster.spool import map_extents, read_readouts
+from recon.cache import Cache
+from recon.device import open_device
+from recon.errors import ReconError
+from recon.mrd.header import parse_header
+from recon.mrd.wire import Decoder, HeaderXml
+from recon.pipeline import reconstruct_frame
+from recon.recipe import Recipe
+from recon.scan import Image, ScanHeader
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker of a server is given."""
+
+    device: str = "cpu"
+    threads: int = 1
+    memory_bytes: int = 4 << 30  # what its frames may take
+    plan_cache_bytes: int = 512 << 20
+    header_cache_entries: int = 64
+
+
+class Worker:
+    """One worker: `run` does one batch after the other, in one thread."""
+
+    def __init__(self, name: str, settings: WorkerSettings, clock: Callable[[], float] = time.perf_counter) -> None:
+        """Raises DeviceError where the device cannot be used."""
+        self.name = name
+        self._settings = settings
+        self._clock = clock
+        self._kernels = open_device(settings.device, threads=settings.threads)
+        self._cache = Cache(settings.plan_cache_bytes)
+        self._headers: OrderedDict[tuple[Path, int], ScanHeader] = OrderedDict()
+        self._looked_up = (0, 0)  # hits, misses
+
+    def ready(self) -> WorkerReady:
+        """What this worker is."""
+        return WorkerReady(self.name, self._kernels.device, self._settings.memory_bytes)
+
+    def run(self, batch: Batch) -> BatchDone:
+        """Images of every frame, or the reason why there are none; never raises for what a frame holds."""
+        start = self._clock()
+        results = tuple(self._frame(frame, batch.recipe) for frame in batch.frames)
+        return BatchDone(self.name, batch.number, results, self._clock() - start, self._caches(), self._memory())
+
+    def _frame(self, frame: FrameRef, recipe: Recipe) -> FrameImages:
+        stages: list[tuple[str, float]] = []
+        try:
+            images = self._images(frame, recipe, stages)
+        except ReconError as error:
+            return FrameImages(frame, (), str(error), tuple(stages))
+        except Exception as error:
+            # A defect met by one frame must not end the worker, which other scans use: it fails this frame alone.
+            _log.exception("worker %s met a defect in frame %d of scan %s", self.name, frame.number, frame.scan)
+            reason = f"internal error in frame {frame.number} ({type(error).__name__}): report it with the server's log"
+            return FrameImages(frame, (), reason, tuple(stages))
+        return FrameImages(frame, images, "", tuple(stages))
+
+    def _images(self, frame: FrameRef, recipe: Recipe, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
+        start = self._clock()
+        header = self._header(frame)
+        readouts = read_readouts(frame.spool, frame.readouts)
+        noise = read_readouts(frame.spool, frame.noise)
+        mapped = self._clock()
+        images = reconstruct_frame(header, readouts, noise, recipe, self._kernels, self._cache)
+        stages += [("read", mapped - start), ("reconstruct", self._clock() - mapped)]
+        return tuple(self._signed(image, frame) for image in images)
+
+    def _signed(self, image: Image, frame: FrameRef) -> Image:
+        comments = tuple(dict.fromkeys(frame.warnings + image.comments))
+        return replace(image, comments=comments, provenance=replace(image.provenance, worker=self.name))
+
+    def _header(self, frame: FrameRef) -> ScanHeader:
+        key = (frame.spool, frame.header.offset)
+        if key not in self._headers:
+            self._headers[key] = _read_header(frame)
+        self._headers.move_to_end(key)
+        while len(self._headers) > self._settings.header_cache_entries:
+            self._headers.popitem(last=False)
+        return self._headers[key]
+
+    def _caches(self) -> tuple[tuple[str, int], ...]:
+        """Look-ups since the last batch."""
+        (hits, misses), now = self._looked_up, (self._cache.hits, self._cache.misses)
+        self._looked_up = now
+        return (("hit", now[0] - hits), ("miss", now[1] - misses))
+
+    def _memory(self) -> tuple[tuple[str, int], ...]:
+        return (("resident", resident_bytes()), ("cache", self._cache.bytes))
+
+
+def _read_header(frame: FrameRef) -> ScanHeader:
+    (data,) = map_extents(frame.spool, (frame.header,))
+    message = next(iter(Decoder().feed(data)))
+    assert isinstance(message, HeaderXml)
+    return parse_header(message.xml)
+
+
+def resident_bytes() -> int:
+    """Memory of this process that is in RAM."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
+
+
+def memory_share(workers: int) -> int:
+    """What each of `workers` on this machine may plan with: half of the memory, shared equally."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // max(1, workers)
