@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.errors import ScanError
-from recon.lines import ANY, AVERAGE, Lines, completeness, is_cartesian, lines_of
+from recon.lines import ANY, AVERAGE, STEP_2, Lines, completeness, is_cartesian, lines_of
 from recon.scan import COUNTERS, READOUT_HEAD, Counters, Encoding, Flag, ScanHeader
 
 Rows = NDArray[np.int64]
@@ -34,8 +34,10 @@ NEVER_IMAGING = _mask(
     Flag.IS_PHASE_STABILIZATION_REFERENCE,
     Flag.IS_PHASE_STABILIZATION,
 )
-# The flags that end a frame; LAST_IN_PHASE and the like do not say which other frames go on.
-ENDS = _mask(Flag.LAST_IN_SLICE, Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
+# The flags that end a frame; LAST_IN_PHASE and the like do not say which other frames go on, and some sequences set
+# LAST_IN_SLICE on every partition of a volume.
+ENDS_VOLUME = _mask(Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
+ENDS_SLICE = ENDS_VOLUME | _mask(Flag.LAST_IN_SLICE)
 
 
 def _offset(name: str) -> int:
@@ -109,7 +111,7 @@ class _Open:
         return min((n for n in cuts if n), default=0)
 
     def _cut_by_flag(self, ends: Mask, lines: Lines) -> int:
-        """A flag is believed when a quarter of the frame is there: some sequences set it on every partition."""
+        """A flag is believed when a quarter of the frame is there: it may end a segment or a shot as well."""
         places = np.flatnonzero(ends) + 1
         believed = places[4 * (self.count + places) >= lines.needed]
         return int(believed[0]) if len(believed) else 0
@@ -215,7 +217,8 @@ class Assembler:
         lines = self._lines[space]
         _check_counters(lines, counters, rows)
         codes = lines.code(counters)
-        ends = ((flags & ENDS) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
+        flag = ENDS_VOLUME if lines.high[STEP_2] > lines.low[STEP_2] else ENDS_SLICE
+        ends = ((flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
         naming = counters[:, _NAMING]
         if (naming == naming[0]).all():
             return list(self._feed((space, *naming[0].tolist()), rows, codes, ends))

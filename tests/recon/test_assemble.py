@@ -1,0 +1,286 @@
+"""Assembly: every imaging readout ends up in exactly one frame, as early as it can be known to be complete."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from recon.assemble import Assembler, FrameIndex, is_imaging
+from recon.errors import HeaderError, ScanError
+from recon.scan import COUNTERS, Counters, Flag, ScanHeader, Trajectory
+from tests.recon.builders import header, heads, lines
+
+LOOPS = ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase", "repetition", "set")
+NOT_IMAGING = (
+    Flag.IS_NOISE_MEASUREMENT,
+    Flag.IS_PARALLEL_CALIBRATION,
+    Flag.IS_NAVIGATION_DATA,
+    Flag.IS_PHASECORR_DATA,
+    Flag.IS_HPFEEDBACK_DATA,
+    Flag.IS_DUMMYSCAN_DATA,
+    Flag.IS_RTFEEDBACK_DATA,
+    Flag.IS_SURFACECOILCORRECTIONSCAN_DATA,
+    Flag.IS_PHASE_STABILIZATION_REFERENCE,
+    Flag.IS_PHASE_STABILIZATION,
+)
+
+
+def assembled(scan: ScanHeader, head: NDArray[np.void], *, cuts: tuple[int, ...] = ()) -> list[FrameIndex]:
+    """All frames of a scan whose heads arrive in pieces."""
+    assembler = Assembler(scan)
+    edges = [0, *sorted(cut % (len(head) + 1) for cut in cuts), len(head)]
+    found = [index for a, b in pairwise(edges) for index in assembler.add(head[a:b])]
+    return found + assembler.finish()
+
+
+@st.composite
+def measurements(draw: st.DrawFn) -> tuple[ScanHeader, NDArray[np.void]]:
+    """A scan of up to three values per counter: some lines left out, some repeated, in any order, with any flags."""
+    sizes = [draw(st.integers(1, 3)) for _ in LOOPS]
+    limits = {name: (0, size - 1, size // 2) for name, size in zip(LOOPS, sizes, strict=True)}
+    scan = header((3, 3, 8), limits=limits, acceleration=(draw(st.integers(1, 2)), 1))
+    grid = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    rows = rng.permutation(np.tile(np.arange(len(grid)), 2 if draw(st.booleans()) else 1))[: draw(st.integers(1, 60))]
+    head = heads(len(rows), **{name: grid[rows, i] for i, name in enumerate(LOOPS)})
+    special = rng.random(len(rows)) < draw(st.sampled_from((0.0, 0.3)))
+    head["flags"][special] |= rng.choice([np.uint64(flag.mask) for flag in NOT_IMAGING], special.sum())
+    ends = rng.random(len(rows)) < draw(st.sampled_from((0.0, 0.1)))
+    head["flags"][ends] |= np.uint64(Flag.LAST_IN_SLICE.mask)
+    return scan, head
+
+
+@given(measurements(), st.lists(st.integers(0, 60), max_size=6))
+def test_every_imaging_readout_is_in_exactly_one_frame(
+    measurement: tuple[ScanHeader, NDArray[np.void]], cuts: list[int]
+) -> None:
+    scan, head = measurement
+    imaging = np.flatnonzero(is_imaging(head["flags"]))
+    if not len(imaging):
+        with pytest.raises(ScanError):
+            assembled(scan, head)
+        return
+    frames = assembled(scan, head, cuts=tuple(cuts))
+    np.testing.assert_array_equal(np.sort(np.concatenate([index.rows for index in frames])), imaging)
+    for index in frames:
+        assert (np.diff(index.rows) > 0).all()
+        for name in ("slice", "contrast", "phase", "repetition", "set"):
+            assert (head[name][index.rows] == getattr(index.counters, name)).all()
+
+
+@given(measurements(), st.lists(st.integers(0, 60), max_size=6))
+def test_frames_do_not_depend_on_how_the_readouts_arrive(
+    measurement: tuple[ScanHeader, NDArray[np.void]], cuts: list[int]
+) -> None:
+    scan, head = measurement
+    if not is_imaging(head["flags"]).any():
+        return
+    whole, pieces = assembled(scan, head), assembled(scan, head, cuts=tuple(cuts))
+    assert [described(index) for index in whole] == [described(index) for index in pieces]
+
+
+def described(index: FrameIndex) -> tuple[object, ...]:
+    return index.counters, index.rows.tolist(), index.complete, index.warnings
+
+
+def test_a_frame_is_out_with_its_last_line() -> None:
+    head = heads(24, kspace_encode_step_1=np.arange(24) % 8, repetition=np.arange(24) // 8)
+    assembler = Assembler(header(limits={"repetition": (0, 2)}))
+    when = [len(assembler.add(head[i : i + 1])) for i in range(24)]
+    assert np.flatnonzero(when).tolist() == [7, 15, 23]
+    assert assembler.finish() == []
+
+
+def test_interleaved_slices_are_told_apart() -> None:
+    head = heads(24, kspace_encode_step_1=np.arange(24) // 3, slice=np.arange(24) % 3)
+    frames = assembled(header(limits={"slice": (0, 2)}), head)
+    assert [index.counters.slice for index in frames] == [0, 1, 2]
+    assert all(index.rows.tolist() == list(range(index.counters.slice, 24, 3)) for index in frames)
+
+
+def test_averages_wait_for_each_other() -> None:
+    head = heads(16, kspace_encode_step_1=np.arange(16) % 8, average=np.arange(16) // 8)
+    assembler = Assembler(header(limits={"average": (0, 1)}))
+    assert assembler.add(head[:15]) == []
+    (index,) = assembler.add(head[15:])
+    assert index.complete and len(index.rows) == 16
+
+
+def test_a_volume_has_all_its_partitions() -> None:
+    counters = lines((4, 8, 8))
+    (index,) = assembled(header((4, 8, 8)), heads(32, **counters))
+    assert index.complete and len(index.rows) == 32
+
+
+def test_an_accelerated_frame_ends_at_its_flag() -> None:
+    head = heads(8, kspace_encode_step_1=np.arange(8) // 2 * 2, slice=np.arange(8) % 2)
+    head["flags"][6:] = Flag.LAST_IN_SLICE.mask
+    assembler = Assembler(header(limits={"slice": (0, 1)}, acceleration=(2, 1)))
+    first, second = assembler.add(head)
+    assert first.complete and second.complete and not first.warnings
+    assert assembler.finish() == []
+
+
+def test_an_accelerated_frame_without_flags_ends_with_the_scan() -> None:
+    assembler = Assembler(header(acceleration=(2, 1)))
+    assert assembler.add(heads(4, kspace_encode_step_1=np.arange(0, 8, 2))) == []
+    (index,) = assembler.finish()
+    assert index.complete
+
+
+def test_missing_lines_are_said() -> None:
+    head = heads(6, kspace_encode_step_1=np.arange(6))
+    head["flags"][-1] = Flag.LAST_IN_SLICE.mask
+    (index,) = Assembler(header()).add(head)
+    assert not index.complete
+    assert index.warnings == ("2 of 8 lines were not received, their k-space is taken as zero",)
+
+
+def test_a_flag_on_every_partition_does_not_cut_a_volume() -> None:
+    head = heads(64, **lines((8, 8, 8)))
+    head["flags"][7::8] = Flag.LAST_IN_SLICE.mask
+    (index,) = assembled(header((8, 8, 8)), head)
+    assert index.complete and len(index.rows) == 64
+
+
+def test_the_flag_of_an_early_average_does_not_end_the_frame() -> None:
+    head = heads(16, kspace_encode_step_1=np.arange(16) % 8, average=np.arange(16) // 8)
+    head["flags"][7::8] = Flag.LAST_IN_SLICE.mask
+    (index,) = assembled(header(limits={"average": (0, 1)}), head)
+    assert len(index.rows) == 16
+
+
+def test_readouts_after_a_complete_frame_make_another_one() -> None:
+    head = heads(12, kspace_encode_step_1=np.arange(12) % 8)
+    first, second = assembled(header(), head)
+    assert len(first.rows) == 8 and first.complete
+    assert second.rows.tolist() == [8, 9, 10, 11] and not second.complete
+    assert second.warnings[-1] == "the readouts repeat counters: this is image 2 of slice 0, repetition 0"
+
+
+@pytest.mark.parametrize("flag", NOT_IMAGING)
+def test_what_is_not_imaging_belongs_to_no_frame(flag: Flag) -> None:
+    head = heads(9, kspace_encode_step_1=np.arange(9) % 8)
+    head["flags"][8] = flag.mask
+    (index,) = assembled(header(), head)
+    assert index.rows.tolist() == list(range(8))
+
+
+def test_noise_and_calibration_are_remembered() -> None:
+    head = heads(12, kspace_encode_step_1=np.arange(12) % 8)
+    head["flags"][:2] = Flag.IS_NOISE_MEASUREMENT.mask
+    head["flags"][2:4] = Flag.IS_PARALLEL_CALIBRATION.mask
+    both = Flag.IS_PARALLEL_CALIBRATION.mask | Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING.mask
+    head["flags"][4:6] = both
+    assembler = Assembler(header())
+    (index,) = assembler.add(head)
+    assert index.rows.tolist() == list(range(4, 12))
+    assert assembler.noise_rows.tolist() == [0, 1] and assembler.calibration_rows.tolist() == [2, 3]
+
+
+def test_heads_may_lie_anywhere_in_a_buffer() -> None:
+    wanted = heads(8, kspace_encode_step_1=np.arange(8))
+    stride = 340 + 2 + 7
+    buffer = np.zeros(8 * stride + 3, np.uint8)
+    view = np.ndarray((8,), wanted.dtype, buffer, offset=3, strides=(stride,))
+    view[:] = wanted
+    (index,) = Assembler(header()).add(view)
+    buffer[:] = 255  # the buffer is used again
+    assert index.counters == Counters() and index.rows.tolist() == list(range(8))
+
+
+def test_the_largest_limits_cost_no_memory() -> None:
+    limits = dict.fromkeys(COUNTERS, (0, 65535))
+    assembler = Assembler(header(limits=limits, trajectory=Trajectory.RADIAL))
+    many = heads(1000, kspace_encode_step_1=np.arange(1000), slice=np.arange(1000), trajectory_dimensions=2)
+    assert assembler.add(many) == []
+    assert len(assembler.finish()) == 1000
+
+
+def refused(scan: ScanHeader, head: NDArray[np.void]) -> str:
+    with pytest.raises(ScanError) as caught:
+        assembled(scan, head)
+    return str(caught.value)
+
+
+def test_a_counter_outside_its_limits_is_refused() -> None:
+    head = heads(8, kspace_encode_step_1=[0, 1, 2, 9, 4, 5, 6, 7])
+    assert refused(header(), head) == (
+        "readout 3 has kspace_encode_step_1 9, the header's limits allow 0 to 7: correct the counter or the limits"
+    )
+
+
+def test_a_counter_without_limits_is_zero() -> None:
+    assert "readout 1 has slice 1, the header's limits allow 0 to 0" in refused(header(), heads(2, slice=[0, 1]))
+
+
+def test_a_change_of_coils_is_refused() -> None:
+    head = heads(8, kspace_encode_step_1=np.arange(8))
+    head["active_channels"][5] = 3
+    assert refused(header(), head) == (
+        "readout 5 has 3 coils, the header says 2: send the same coils, at least one, in the whole scan"
+    )
+    assert "readout 5 has 3 coils, readout 0 has 2" in refused(header(coils=None), head)
+
+
+def test_noise_from_other_coils_is_refused() -> None:
+    head = heads(2, coils=2, flags=[Flag.IS_NOISE_MEASUREMENT.mask, 0], active_channels=[4, 2])
+    assert "readout 0 has 4 coils, the header says 2" in refused(header(), head)
+
+
+def test_no_coils_are_refused() -> None:
+    assert "readout 0 has 0 coils" in refused(header(coils=None), heads(1, coils=0))
+
+
+def test_a_change_of_samples_is_refused() -> None:
+    head = heads(8, kspace_encode_step_1=np.arange(8))
+    head["number_of_samples"][6] = 4
+    assert refused(header(), head) == (
+        "readout 6 has 4 samples, those before it have 8: send equal readouts in one encoding space"
+    )
+
+
+def test_more_samples_than_the_matrix_are_refused() -> None:
+    assert refused(header(), heads(1, samples=12)) == (
+        "readout 0 keeps 12 samples after its discards, expected 1 to 8: correct discard_pre, discard_post or the"
+        " encoded matrix"
+    )
+    assert "readout 0 keeps -2 samples" in refused(header(), heads(1, discard_pre=6, discard_post=4))
+
+
+def test_an_unknown_encoding_space_is_refused() -> None:
+    assert refused(header(), heads(2, encoding_space_ref=[0, 1])) == (
+        "readout 1 refers to encoding space 1, the header has 1 (counted from 0): correct encoding_space_ref"
+    )
+
+
+@pytest.mark.parametrize("kind", [Trajectory.RADIAL, Trajectory.GOLDEN_ANGLE, Trajectory.SPIRAL, Trajectory.OTHER])
+def test_a_missing_trajectory_is_refused(kind: Trajectory) -> None:
+    head = heads(2, trajectory_dimensions=[2, 0], kspace_encode_step_1=[0, 1])
+    assert refused(header(trajectory=kind), head) == (
+        f"readout 1 has a trajectory of 0 axes, a {kind} scan needs 2 to 4 (x, y, z, density): send the trajectory"
+        " with every readout"
+    )
+
+
+def test_a_scan_without_imaging_readouts_is_refused() -> None:
+    head = heads(3, flags=Flag.IS_NOISE_MEASUREMENT.mask)
+    assert refused(header(), head) == (
+        "the scan ended without an imaging readout (3 readouts, 3 of them noise), expected at least one: send the"
+        " measurement itself"
+    )
+
+
+def test_limits_that_exceed_the_matrix_are_refused() -> None:
+    with pytest.raises(HeaderError, match="limits of kspace_encode_step_1 span 9 lines, the encoded matrix has 8"):
+        assembled(header(limits={"kspace_encode_step_1": (0, 8)}), heads(1))
+
+
+def test_falling_limits_are_refused() -> None:
+    with pytest.raises(HeaderError, match="limits of slice are 3 to 1, expected a rising range within 0 to 65535"):
+        assembled(header(limits={"slice": (3, 1)}), heads(1))
