@@ -1,0 +1,185 @@
+"""From a protocol's name to a whole scan as a scanner sends it: noise, heads, header, physiology, and the truth."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from uuid import NAMESPACE_OID, uuid5
+
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from recon.errors import RecipeError
+from recon.mrd.hdf5 import write_scan
+from recon.mrd.header import write_header
+from recon.scan import Flag, Readouts, Scan, ScanHeader, Waveform
+from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
+from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
+from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
+from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
+from recon.simulate.noise import covariance, draw, whitening
+from recon.simulate.phantom import Spectrum, Vector
+from recon.simulate.physiology import TICK_S, ecg, since_beat
+from recon.simulate.truth import Truth, judge
+
+# 131,072 noise samples know each coil's noise to 0.2 %, well below what the image's own noise does.
+NOISE_READOUTS, NOISE_SAMPLES, NOISE_SAMPLE_TIME_US, NOISE_INTERVAL_S = 128, 1024, 5.0, 0.006
+PAUSE_S = 0.25  # between noise scan and measurement
+
+PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
+    {
+        protocol.name: protocol
+        for protocol in (
+            Protocol(
+                "brain-se", "2-D Cartesian spin echo of the brain, 5 slices", SPIN_ECHO, Choice(1, 8, 192), brain_se
+            ),
+            Protocol(
+                "head-gre3d", "3-D Cartesian gradient echo of the head", GRADIENT_ECHO, Choice(1, 8, 80), head_gre3d
+            ),
+            Protocol("heart-radial", "golden-angle radial cine of the heart", RADIAL, Choice(1, 10, 128), heart_radial),
+            Protocol("heart-spiral", "real-time spirals of the heart", SPIRAL, Choice(20, 8, 96), heart_spiral),
+        )
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SimulatedScan:
+    """What a simulated scanner emits and what should come back.
+
+    `start_s` [readout] are the readouts' times from the scan's begin, over all of `scan.readouts` in order;
+    `noise_covariance` [coil, coil] is the true E[n n^H] of imaging samples, zero in a scan without noise.
+    """
+
+    protocol: Protocol
+    scan: Scan
+    truth: tuple[Truth, ...]
+    start_s: Vector
+    noise_covariance: Spectrum
+
+
+def simulate(
+    name: str,
+    *,
+    seed: int = 0,
+    repetitions: int | None = None,
+    coils: int | None = None,
+    matrix: int | None = None,
+    noise: float = 1.0,
+) -> SimulatedScan:
+    """The scan that protocol `name` makes; the same arguments make the same bytes.
+
+    `noise` is relative to the protocol's own; 0 leaves out the noise scan too, so that nothing is whitened. `matrix` is
+    the in-plane size, for protocols with another shape along read direction. Raises RecipeError.
+    """
+    protocol = find(name)
+    choice = choose(protocol, repetitions=repetitions, coils=coils, matrix=matrix, noise=noise)
+    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    for_object, for_covariance, for_noise = rng.spawn(3)
+    measurement = protocol.measure(choice, for_object)
+    true = (noise * measurement.noise_std) ** 2 * covariance(for_covariance, choice.coils)
+    scan, start_s = _assemble(measurement, true, for_noise, seed=seed)
+    whiten = whitening(true) if noise else None
+    truth = tuple(judge(ideal, whiten) for ideal in measurement.ideals)
+    return SimulatedScan(protocol, scan, truth, start_s, true)
+
+
+def find(name: str) -> Protocol:
+    """The protocol called `name`; raises RecipeError."""
+    if name not in PROTOCOLS:
+        raise RecipeError(f"no protocol is called {name!r}, expected one of {', '.join(PROTOCOLS)}: choose one of them")
+    return PROTOCOLS[name]
+
+
+def choose(
+    protocol: Protocol, *, repetitions: int | None, coils: int | None, matrix: int | None, noise: float
+) -> Choice:
+    """The protocol's usual choice with what the user wants otherwise; raises RecipeError."""
+    wanted = {"repetitions": repetitions, "coils": coils, "matrix": matrix}
+    choice = replace(protocol.usual, noise=noise, **{name: n for name, n in wanted.items() if n is not None})
+    ranges = {"repetitions": (1, 1000), "coils": (1, 64), "matrix": (16, 512), "noise": (0, 1000)}
+    for field, (low, high) in ranges.items():
+        value = getattr(choice, field)
+        if not low <= value <= high:
+            raise RecipeError(f"{field} is {value}, protocols take {low} to {high}: choose a value in that range")
+    return choice
+
+
+def save(path: str | Path, simulated: SimulatedScan) -> None:
+    """Write the scan as an ISMRMRD HDF5 file."""
+    write_scan(path, simulated.scan)
+
+
+def _assemble(measured: Measurement, true: Spectrum, rng: Generator, *, seed: int) -> tuple[Scan, Vector]:
+    noisy = bool(true.any())
+    begin_s = PAUSE_S + NOISE_READOUTS * NOISE_INTERVAL_S if noisy else 0.0
+    starts = [np.arange(NOISE_READOUTS if noisy else 0) * NOISE_INTERVAL_S, measured.start_s + begin_s]
+    samples = _with_noise(measured.samples, true, rng) if noisy else measured.samples
+    runs = [_noise_scan(measured, true, rng)] if noisy else []
+    runs.append(Readouts(_stamped(measured, begin_s), samples, measured.trajectory))
+    uid = 1000 + seed
+    _number([run.head for run in runs], uid=uid)
+    header = _with_patient(measured.header, seed)
+    scan = Scan(replace(header, xml=write_header(header)), tuple(runs), _physiology(measured, begin_s, uid=uid))
+    return scan, np.concatenate(starts)
+
+
+def _with_noise(samples: NDArray[np.complex64], true: Spectrum, rng: Generator) -> NDArray[np.complex64]:
+    noisy = draw(rng, true, readouts=len(samples), samples=samples.shape[2])
+    noisy += samples
+    return noisy
+
+
+def _noise_scan(measured: Measurement, true: Spectrum, rng: Generator) -> Readouts:
+    """Readouts without a pulse: a wider band lets more noise in, of which the receiver's filter takes a part."""
+    dwell_us = float(measured.head["sample_time_us"][0])
+    seen = true * (dwell_us / NOISE_SAMPLE_TIME_US * NOISE_BANDWIDTH)
+    head = heads(NOISE_READOUTS, samples=NOISE_SAMPLES, coils=len(true), sample_time_us=NOISE_SAMPLE_TIME_US)
+    head["flags"] = Flag.IS_NOISE_MEASUREMENT.mask
+    for name in ("position", "read_dir", "phase_dir", "slice_dir"):
+        head[name] = measured.head[name][0]
+    stamp(head, np.asarray(np.arange(NOISE_READOUTS) * NOISE_INTERVAL_S))
+    return Readouts(head, draw(rng, seen, readouts=NOISE_READOUTS, samples=NOISE_SAMPLES))
+
+
+def _stamped(measured: Measurement, begin_s: float) -> Heads:
+    head, r_waves_s = measured.head.copy(), measured.r_waves_s
+    since = None if r_waves_s is None else since_beat(measured.start_s, r_waves_s)
+    stamp(head, measured.start_s + begin_s, since_beat_s=since)
+    return head
+
+
+def _number(every: Sequence[Heads], *, uid: int) -> None:
+    counter = 1
+    for head in every:
+        head["measurement_uid"] = uid
+        head["scan_counter"] = np.arange(counter, counter + len(head))
+        counter += len(head)
+
+
+def _physiology(measured: Measurement, begin_s: float, *, uid: int) -> tuple[Waveform, ...]:
+    if measured.r_waves_s is None:
+        return ()
+    seconds = float(measured.start_s[-1])
+    return ecg(
+        measured.r_waves_s, seconds=seconds, first_tick=FIRST_TICK + round(begin_s / TICK_S), measurement_uid=uid
+    )
+
+
+def _with_patient(header: ScanHeader, seed: int) -> ScanHeader:
+    return replace(
+        header,
+        patient={"patientName": f"Phantom^{seed}", "patientWeight_kg": "75", "patientID": f"SIM-{seed:04d}"},
+        study={"studyDate": "2024-01-01", "studyTime": "10:00:00", "studyID": str(seed)},
+        study_uid=_uid(f"study {seed}"),
+        frame_of_reference_uid=_uid(f"frame {seed}"),
+    )
+
+
+def _uid(name: str) -> str:
+    # The DICOM form of a UUID; derived from the name, so the same scan has the same identity every time.
+    return f"2.25.{uuid5(NAMESPACE_OID, f'recon-cluster simulated {name}').int}"
