@@ -254,13 +254,11 @@ Content = str | int | float | None | Mapping[str, "Content"] | Sequence["Content
 
 
 def _put(parent: ElementTree.Element, name: str, content: Content) -> None:
-    """`content` below `parent`: a mapping nests, a sequence repeats the element, and what is empty is left out."""
+    """`content` below `parent`: a mapping nests, a sequence repeats the element, no value and no text leave it out."""
     if isinstance(content, Mapping):
-        node = ElementTree.Element(name)
+        node = ElementTree.SubElement(parent, name)
         for key, value in content.items():
             _put(node, key, value)
-        if len(node):
-            parent.append(node)
     elif isinstance(content, Sequence) and not isinstance(content, str):
         for item in content:
             _put(parent, name, item)

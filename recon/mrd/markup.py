@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
@@ -90,13 +91,20 @@ def parse(data: bytes, document: Document, *, limits: MarkupLimits = MarkupLimit
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = builder.refuse
     try:
-        # Senders that count the C terminator, or indent before the declaration, still mean the document between.
-        parser.Parse(data.rstrip(b"\0").strip(), True)
+        parser.Parse(_trimmed(data), True)
     except (expat.ExpatError, ValueError, LookupError) as fault:  # the latter two: encodings that Python cannot map
         raise document.error(f"{document.what} is not XML ({fault}): send a well-formed document") from fault
     root = next(iter(builder.top.children.values()))[0]
     _expect(root, document)
     return root
+
+
+def _trimmed(data: bytes) -> bytes:
+    """Senders that count the C terminator, or indent before the declaration, still mean the document between."""
+    data = data.rstrip(b"\0").strip()
+    if data.startswith(codecs.BOM_UTF16_LE) and len(data) % 2:
+        data += b"\0"  # the upper half of the last character
+    return data
 
 
 def _expect(root: Node, document: Document) -> None:

@@ -22,7 +22,7 @@ _EDGE = 0.5 * 1.0005
 def radians(
     trajectory: Real, *, axes: int, unit: str = "cycles/voxel", space: Space | None = None
 ) -> tuple[Real, Real | None]:
-    """`trajectory` [readout, sample, (x, y[, z][, density])] → points [readout, sample, axis], density [readout, sample].
+    """`trajectory` [readout, sample, (x, y[, z][, density])] → points [readout, sample, axis] and density or None.
 
     `axes` is 2 or 3. Units: "cycles/voxel" (±0.5), "cycles/fov" (±N/2), "1/m"; the last two need the encoded `space`.
     Raises ScanError for missing or surplus axes, values that are not finite and a range that does not fit the unit;
