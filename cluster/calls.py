@@ -1,0 +1,301 @@
+"""What the client says to a server and how it takes the answers, written once for the sync and the async client.
+
+A *program* is a generator: it yields effects (send a request, read on, pause, hand over a value) and is sent their
+outcomes. It does no I/O; `cluster.client` has one small driver per kind of client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from cluster.documents import read_line, read_problem, read_record
+from cluster.events import State
+from cluster.job import FailedError, LogLine, ScanRecord
+from cluster.sources import MRD_TYPE, Source
+from recon.errors import LostError, RefusedError
+from recon.mrd.wire import Close, Decoder, ImageMessage, Message, Text, WireLimits
+
+T = TypeVar("T")
+_RETRIED = (409, 429, 502, 503, 504)  # "not now": asking again can help, when the server says when
+_IMAGE_BYTES = 1 << 34  # the client trusts its own server's images up to this size
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long the client tries: attempts in a row without any progress, and pauses between them."""
+
+    attempts: int = 6
+    first_pause_s: float = 0.2
+    longest_pause_s: float = 30.0
+    poll_s: float = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Send a request. With `streamed`, the answer's content is taken piece by piece with Read."""
+
+    method: str
+    path: str
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: Callable[[], Iterator[bytes]] | None = None
+    streamed: bool = False
+    again: bool = True  # sending it twice does no harm
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Take the next piece of a streamed answer; empty at its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Wait."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Emit:
+    """Hand a value to whoever iterates."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer: `document` is its JSON where there is any."""
+
+    status: int
+    headers: Mapping[str, str]
+    document: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """No answer, or no more of it: the connection failed."""
+
+    reason: str
+
+
+Effect = Call | Read | Pause | Emit
+Outcome = Reply | Lost | bytes | None
+Program = Generator[Effect, Any, T]
+
+
+# ---- one request, tried as often as it makes sense ----
+
+
+class Tries:
+    """Counts attempts without progress and says how long to pause; `random` in [0, 1) spreads clients apart."""
+
+    def __init__(self, patience: Patience, random: Callable[[], float]) -> None:
+        self._patience = patience
+        self._random = random
+        self._failed = 0
+
+    def progress(self) -> None:
+        """Something arrived: start counting anew."""
+        self._failed = 0
+
+    def pause(self, error: LostError | RefusedError, *, again: bool = True) -> Pause:
+        """The pause before the next attempt; raises `error` when there is none to come."""
+        self._failed += 1
+        if not again or self._failed >= self._patience.attempts:
+            raise error
+        if not isinstance(error, RefusedError):
+            return Pause(self._backoff())
+        if error.retry_after_s is None or error.retry_after_s > self._patience.longest_pause_s:
+            raise error
+        return Pause(max(error.retry_after_s, self._backoff()))
+
+    def _backoff(self) -> float:
+        most = min(self._patience.longest_pause_s, self._patience.first_pause_s * 2.0 ** (self._failed - 1))
+        return most * (0.5 + 0.5 * self._random())
+
+
+def request(call: Call, tries: Tries) -> Program[Reply]:
+    """The good answer to `call`; raises what the server's problem document says, or LostError."""
+    while True:
+        outcome = yield call
+        error = _failure(outcome)
+        if error is None:
+            return outcome  # type: ignore[no-any-return]  # a driver answers a Call with Reply or Lost
+        if not isinstance(error, LostError | RefusedError):
+            raise error
+        yield tries.pause(error, again=call.again)
+
+
+def _failure(outcome: Reply | Lost) -> Exception | None:
+    if isinstance(outcome, Lost):
+        return LostError(outcome.reason)
+    if outcome.status < 400:
+        return None
+    retry_after_s = _seconds(outcome.headers.get("retry-after", ""))
+    document = outcome.document if isinstance(outcome.document, dict) else {}
+    detail = {"detail": f"the server answered with status {outcome.status} and no reason: look at its log"}
+    if outcome.status in _RETRIED and retry_after_s is not None:
+        return RefusedError(str((detail | document)["detail"]), retry_after_s=retry_after_s)
+    return read_problem(detail | document)
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+# ---- the programs ----
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A scan to send and how it is to be treated; `key` makes every repetition mean the same scan."""
+
+    source: Source
+    key: str
+    method: str = "auto"
+    priority: str = "routine"
+    name: str = ""
+    progress: Callable[[int], None] | None = None  # bytes sent so far
+
+
+def submit(submission: Submission, tries: Tries) -> Program[ScanRecord]:
+    """Send a scan; the record comes back once all of it is on the server's disk."""
+    source = submission.source
+    headers = {"content-type": source.content_type, "idempotency-key": submission.key}
+    if source.size is not None:
+        headers["content-length"] = str(source.size)
+    params = {"method": submission.method, "priority": submission.priority, "name": submission.name}
+    call = Call("POST", "/v1/scans", params, headers, lambda: _counted(submission), again=source.repeatable)
+    reply = yield from request(call, tries)
+    return read_record(reply.document)
+
+
+def _counted(submission: Submission) -> Iterator[bytes]:
+    sent = 0
+    for chunk in submission.source.chunks():
+        yield chunk
+        sent += len(chunk)
+        if submission.progress is not None:
+            submission.progress(sent)
+
+
+def record_of(call: Call, tries: Tries) -> Program[ScanRecord]:
+    """The record that answers `call`."""
+    reply = yield from request(call, tries)
+    return read_record(reply.document)
+
+
+def records_of(call: Call, tries: Tries) -> Program[list[ScanRecord]]:
+    """The records that answer `call`."""
+    reply = yield from request(call, tries)
+    return [read_record(document) for document in reply.document["scans"]]
+
+
+def log_of(call: Call, tries: Tries) -> Program[list[LogLine]]:
+    """The log lines that answer `call`."""
+    reply = yield from request(call, tries)
+    return [read_line(document) for document in reply.document["lines"]]
+
+
+def document_of(call: Call, tries: Tries) -> Program[dict[str, Any]]:
+    """The JSON object that answers `call`."""
+    reply = yield from request(call, tries)
+    return dict(reply.document)
+
+
+def wait(scan: str, tries: Tries, patience: Patience, *, timeout_s: float) -> Program[ScanRecord]:
+    """The record of `scan` once it has ended, or TimeoutError after about `timeout_s`."""
+    waited, pause_s = 0.0, min(0.02, patience.poll_s)
+    while True:
+        record = yield from record_of(Call("GET", f"/v1/scans/{scan}"), tries)
+        if record.state.final:
+            return record
+        if waited >= timeout_s:
+            state = record.state.value
+            raise TimeoutError(f"scan {scan} is still {state} after {waited:.1f} s: wait longer, or cancel it")
+        tries.progress()
+        yield Pause(pause_s)
+        waited += pause_s
+        pause_s = min(patience.poll_s, 1.5 * pause_s)
+
+
+def download(call: Call, tries: Tries) -> Program[Reply]:
+    """Emit the content of a streamed answer; it is not resumed, what was emitted is void after LostError."""
+    reply = yield from request(call, tries)
+    while True:
+        data = yield Read()
+        if isinstance(data, Lost):
+            raise LostError(data.reason)
+        if not data:
+            return reply
+        yield Emit(data)
+
+
+def images(scan: str, tries: Tries, *, start: int = 0, follow: bool = True) -> Program[None]:
+    """Emit each image from number `start` on, as they are made with `follow`; goes on where a lost connection stopped.
+
+    Raises FailedError, after the images there are, when the scan ended in any way but `done`.
+    """
+    ended = False
+    while not ended:
+        params = {"start": start, "follow": int(follow)}
+        call = Call("GET", f"/v1/scans/{scan}/images", params, {"accept": MRD_TYPE}, streamed=True)
+        yield from request(call, tries)
+        stream = _Stream()
+        while isinstance(data := (yield Read()), bytes) and data:
+            for message in stream.decoder.feed(data):
+                if isinstance(message, ImageMessage):
+                    tries.progress()
+                    start += 1
+                    yield Emit(message.image)
+                stream.note(message)
+        ended = stream.closed
+        if not ended:
+            reason = data.reason if isinstance(data, Lost) else "the server ended the images in the middle"
+            yield tries.pause(LostError(reason))
+    yield from _verdict(scan, stream, tries)
+
+
+class _Stream:
+    """One connection's stream of images: its decoder, and what it said besides images."""
+
+    def __init__(self) -> None:
+        self.decoder = Decoder(WireLimits(image_bytes=_IMAGE_BYTES))
+        self.closed = False
+        self.error = ""
+
+    def note(self, message: Message) -> None:
+        """Remember CLOSE and an error's reason."""
+        self.closed = self.closed or isinstance(message, Close)
+        if isinstance(message, Text) and message.text.startswith("ERROR "):
+            self.error = message.text.removeprefix("ERROR ")
+
+
+def _verdict(scan: str, stream: _Stream, tries: Tries) -> Program[None]:
+    if stream.error:
+        record = yield from record_of(Call("GET", f"/v1/scans/{scan}"), tries)
+        raise FailedError(stream.error, state=record.state if record.state.final else State.FAILED)
+
+
+def events(path: str, tries: Tries) -> Program[None]:
+    """Emit (name, JSON text) of each server-sent event; ends with the stream."""
+    reply = yield from request(Call("GET", path, headers={"accept": "text/event-stream"}, streamed=True), tries)
+    assert reply.status == 200
+    rest = b""
+    while isinstance(data := (yield Read()), bytes) and data:
+        *blocks, rest = (rest + data).split(b"\n\n")
+        for block in blocks:
+            if (event := _event(block.decode())) is not None:
+                yield Emit(event)
+    if isinstance(data, Lost):
+        raise LostError(data.reason)
+
+
+def _event(block: str) -> tuple[str, str] | None:
+    values = {name: value.strip() for name, _, value in (line.partition(":") for line in block.splitlines()) if name}
+    return (values.get("event", "message"), values["data"]) if "data" in values else None

@@ -1,0 +1,647 @@
+"""The HTTP gateway: scans in, images out, states, events and metrics; OpenAPI at `/openapi.json`.
+
+Nothing of a scan's size is held in memory. Blocking calls run in threads; uploads and waiting clients have limits of
+their own, so that neither can keep health checks and short questions waiting. A body of known length is read by its own
+thread straight from the socket into the spool's receive buffer: through the event loop every byte would be copied four
+times more, and a full disk would stop all other requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Annotated, Any, TypeVar, cast
+
+import anyio
+import anyio.to_thread
+import uvicorn
+from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from cluster.config import ClusterConfig
+from cluster.documents import (
+    PROBLEM_TYPE,
+    line_document,
+    problem_document,
+    read_priority,
+    recipes_document,
+    record_document,
+    record_schema,
+)
+from cluster.events import State
+from cluster.gateway import pictures
+from cluster.gateway.limits import Deadlines, Slots, Timeouts
+from cluster.gateway.sockets import drain
+from cluster.gateway.upload import Hdf5Upload, Upload, broken, feed, receive
+from cluster.intake import Intake
+from cluster.job import DuplicateError, ScanRecord, ScanRequest
+from cluster.saving import ZIP_TYPE
+from cluster.service import Service
+from cluster.sources import HDF5_TYPE, MRD_TYPE
+from recon import __version__
+from recon.errors import RecipeError, ReconError, RefusedError
+from recon.mrd.wire import encode_close, encode_text
+
+T = TypeVar("T")
+_BODY = "recon-cluster.body"  # name of our extension in an ASGI scope
+_SLICE_S = 1.0  # a thread that waits for a scan looks this often whether its client is still there
+_FALLBACK_BYTES = 1 << 20
+
+router = APIRouter()
+
+
+# ---- what routes are given ----
+
+
+class Sockets:
+    """Sockets that threads read from, so that they can be cut."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+
+    @contextmanager
+    def known(self, connection: socket.socket) -> Iterator[None]:
+        """`connection` can be cut inside the block."""
+        with self._lock:
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
+
+    def cut(self) -> None:
+        """Have all reads end."""
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):  # the client may have gone first
+                    connection.shutdown(socket.SHUT_RDWR)
+
+
+class Context:
+    """One application's service and limits."""
+
+    def __init__(self, service: Service) -> None:
+        config = service.config
+        self.service = service
+        self.uploads = Slots(config.max_uploads)
+        self.followers = Slots(config.max_followers)
+        self.stopping = False
+        self.sockets = Sockets()
+        self.upload_threads = anyio.CapacityLimiter(config.max_uploads)
+        self.follower_threads = anyio.CapacityLimiter(config.max_followers)
+
+    def deadlines(self) -> Deadlines:
+        """Deadlines of one upload; uvicorn has seen its request's header in time."""
+        config = self.service.config
+        timeouts = Timeouts(config.header_timeout_s, config.idle_timeout_s, config.total_timeout_s)
+        deadlines = Deadlines(timeouts, time.monotonic)
+        deadlines.heard(header=True)
+        return deadlines
+
+
+def _context(request: Request) -> Context:
+    return cast(Context, request.app.state.context)
+
+
+def _service(request: Request) -> Service:
+    return _context(request).service
+
+
+ContextOf = Annotated[Context, Depends(_context)]
+ServiceOf = Annotated[Service, Depends(_service)]
+
+
+# ---- scans in ----
+
+
+@router.post("/v1/scans", status_code=201, summary="Send a scan; answered when all of it is on disk")
+async def post_scan(
+    request: Request,
+    context: ContextOf,
+    method: Annotated[str, Query(max_length=10_000)] = "auto",
+    priority: str = "routine",
+    name: Annotated[str, Query(max_length=200)] = "",
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+) -> Response:
+    """Body: an MRD stream (application/x-mrd) or an ISMRMRD HDF5 file (application/x-hdf5)."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind not in (MRD_TYPE, HDF5_TYPE):
+        raise HTTPException(415, f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
+    asked = ScanRequest("http", method, read_priority(priority), name, idempotency_key)
+    if not context.uploads.take():
+        most = context.uploads.most
+        raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=5.0)
+    with context.uploads.held():
+        try:
+            intake = await _in_thread(context, lambda: context.service.open_scan(asked))
+        except DuplicateError as error:
+            return _replayed(error.record)
+        upload = _upload(intake, kind, context.service.config)
+        try:
+            record = await _take_in(request, context, upload)
+        except ReconError as error:
+            return _problem(error, scan=intake.scan_id)
+    return _created(record)
+
+
+def _upload(intake: Intake, kind: str, config: ClusterConfig) -> Upload:
+    return intake if kind == MRD_TYPE else Hdf5Upload(intake, config.spool_folder / f"{intake.scan_id}.h5", config)
+
+
+async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRecord:
+    """Receive the body and return when it is on disk; raises ReconError."""
+    body: Body | None = request.scope.get("extensions", {}).get(_BODY)
+    size = request.headers.get("content-length", "")
+    if body is None or not body.direct or not size.isdigit():
+        await _take_streamed(request, context, upload)
+        return await _in_thread(context, upload.finish)
+    first, connection = body.take()
+    return await _in_thread(context, lambda: _take_direct(context, upload, first, connection, size=int(size)))
+
+
+def _take_direct(context: Context, upload: Upload, first: bytes, connection: socket.socket, *, size: int) -> ScanRecord:
+    """Receive the rest of a body of `size` bytes from `connection`, in a thread of its own."""
+    config = context.service.config
+    with connection, context.sockets.known(connection):
+        try:
+            feed(upload, first)
+            receive(upload, connection, size - len(first), deadlines=context.deadlines())
+            return upload.finish()
+        except ReconError:
+            drain(connection, timeout_s=config.linger_timeout_s, most_bytes=config.linger_bytes)
+            raise
+
+
+async def _take_streamed(request: Request, context: Context, upload: Upload) -> None:
+    """Receive a body through the event loop: one of unknown length, one that came at once, or an encrypted one."""
+    deadlines = context.deadlines()
+    pieces = bytearray()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout_at(loop.time() + deadlines.left_s()) as limit:
+            async for piece in request.stream():
+                pieces += piece
+                if len(pieces) >= _FALLBACK_BYTES:
+                    data, pieces = bytes(pieces), bytearray()
+                    await _in_thread(context, lambda data=data: feed(upload, data))  # type: ignore[misc]
+                deadlines.heard(header=True)
+                limit.reschedule(loop.time() + deadlines.left_s())
+        await _in_thread(context, lambda: feed(upload, bytes(pieces)))
+    except ClientDisconnect:
+        reason = "the sender left before the end of the body: send it again"
+        raise await _in_thread(context, lambda: broken(upload, reason)) from None
+    except TimeoutError:
+        reason = deadlines.reason()
+        raise await _in_thread(context, lambda: broken(upload, reason)) from None
+
+
+async def _in_thread(context: Context, call: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(call, limiter=context.upload_threads)
+
+
+def _created(record: ScanRecord) -> JSONResponse:
+    return JSONResponse(record_document(record), 201, {"location": f"/v1/scans/{record.id}"})
+
+
+def _replayed(record: ScanRecord) -> JSONResponse:
+    """The first scan with this key, once it is on disk; until then whoever repeats the request has to wait."""
+    if not record.complete:
+        words = f"scan {record.id} with the same idempotency key is still coming in: ask again"
+        return _problem(RefusedError(words, retry_after_s=1.0), scan=record.id, status=409)
+    response = _created(record)
+    response.headers["idempotent-replayed"] = "true"
+    return response
+
+
+# ---- states ----
+
+_RECORD: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": {"schema": record_schema()}}},
+    "4XX": {"description": "Why not", "content": {PROBLEM_TYPE: {}}},
+}
+
+
+@router.get("/v1/scans", summary="The newest scans, newest first")
+def get_scans(
+    service: ServiceOf, state: State | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+) -> JSONResponse:
+    """Records under `scans`, newest first."""
+    return JSONResponse({"scans": [record_document(record) for record in service.scans(state=state, limit=limit)]})
+
+
+@router.get("/v1/scans/{scan}", responses=_RECORD, summary="State, times, method, reason")
+def get_scan(service: ServiceOf, scan: str) -> JSONResponse:
+    """The scan's record."""
+    return JSONResponse(record_document(service.scan(scan)))
+
+
+@router.delete("/v1/scans/{scan}", responses=_RECORD, summary="Cancel")
+def delete_scan(service: ServiceOf, scan: str) -> JSONResponse:
+    """Stop the scan; one that has ended stays as it is."""
+    return JSONResponse(record_document(service.cancel(scan)))
+
+
+@router.post("/v1/scans/{scan}/requeue", responses=_RECORD, summary="Reconstruct again from the raw data")
+def requeue_scan(service: ServiceOf, scan: str) -> JSONResponse:
+    """Only a scan that has ended can run again."""
+    if not service.scan(scan).state.final:
+        words = f"scan {scan} has not ended, only one that has can run again: wait for it, or cancel it"
+        return _problem(RefusedError(words), status=409)
+    return JSONResponse(record_document(service.requeue(scan)))
+
+
+@router.get("/v1/scans/{scan}/log", summary="What happened, line by line")
+def get_log(service: ServiceOf, scan: str, accept: Annotated[str, Header()] = "*/*") -> Response:
+    """Plain text, or JSON where that is asked for."""
+    lines = service.log(scan)
+    if choose(accept, ("text/plain", "application/json")) == "application/json":
+        return JSONResponse({"lines": [line_document(line) for line in lines]})
+    return PlainTextResponse("".join(f"{_stamp(line.time_s)} {line.text}\n" for line in lines))
+
+
+def _stamp(time_s: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s)) + f".{int(time_s % 1 * 1000):03}Z"
+
+
+@router.get("/v1/scans/{scan}/raw", summary="The raw data as received")
+def get_raw(service: ServiceOf, scan: str) -> FileResponse:
+    """MRD stream or HDF5 file, as it was sent."""
+    path = service.raw_path(scan)
+    if not path.exists():
+        raise HTTPException(404, f"no raw data of scan {scan} are kept: look at its log")
+    return FileResponse(path, media_type=HDF5_TYPE if path.suffix == ".h5" else MRD_TYPE, filename=path.name)
+
+
+# ---- images out ----
+
+
+@router.get("/v1/scans/{scan}/images", summary="All images")
+async def get_images(
+    context: ContextOf,
+    scan: str,
+    accept: Annotated[str, Header()] = "*/*",
+    follow: bool = False,
+    start: Annotated[int, Query(ge=0)] = 0,
+) -> Response:
+    """By Accept: an MRD stream (with `follow` as they are made, until the scan ends), an HDF5 file, a ZIP of DICOM."""
+    kind = choose(accept, (MRD_TYPE, HDF5_TYPE, ZIP_TYPE))
+    service = context.service
+    await anyio.to_thread.run_sync(service.scan, scan)
+    if kind == MRD_TYPE:
+        return _following(context, _images(context, scan, start, follow=follow), MRD_TYPE)
+    if kind == HDF5_TYPE:
+        path = await anyio.to_thread.run_sync(pictures.hdf5, service, scan)
+        clean = BackgroundTask(shutil.rmtree, path.parent, ignore_errors=True)
+        return FileResponse(path, media_type=HDF5_TYPE, filename=path.name, background=clean)
+    archive = await anyio.to_thread.run_sync(pictures.dicom_archive, service, scan)
+    headers = {"content-disposition": f'attachment; filename="{scan}.zip"'}
+    return StreamingResponse(archive, media_type=ZIP_TYPE, headers=headers)
+
+
+@router.get("/v1/scans/{scan}/images/{number}.png", summary="One image as a picture")
+def get_png(service: ServiceOf, scan: str, number: int) -> Response:
+    """Images are numbered from 0 in the order in which they were made; a volume's planes stand side by side."""
+    return Response(pictures.png(service, scan, number), media_type="image/png")
+
+
+@router.get("/v1/scans/{scan}/images/{number}.dcm", summary="One image as DICOM")
+def get_dicom(service: ServiceOf, scan: str, number: int, plane: Annotated[int, Query(ge=0)] = 0) -> Response:
+    """Of a volume, the plane asked for."""
+    return Response(pictures.dicom(service, scan, number, plane=plane), media_type="application/dicom")
+
+
+def _following(context: Context, content: AsyncIterator[bytes], media_type: str) -> StreamingResponse:
+    if not context.followers.take():
+        most = context.followers.most
+        raise RefusedError(f"{most} clients follow scans, the limit here: ask again later", retry_after_s=5.0)
+    return StreamingResponse(_held(context.followers, content), media_type=media_type)
+
+
+async def _held(slots: Slots, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    with slots.held():
+        async for piece in content:
+            yield piece
+
+
+async def _images(context: Context, scan: str, start: int, *, follow: bool) -> AsyncIterator[bytes]:
+    """Image messages from number `start` on, a sign of life when none comes, the reason if the scan failed, CLOSE."""
+    service, quiet_s = context.service, 0.0
+    slice_s = min(_SLICE_S, service.config.keep_alive_s) if follow else 0.0
+    while True:
+        record = service.scan(scan)  # looked at first: what it had stored by its end is then among the images below
+        stored = service.follow(scan, start=start, timeout_s=slice_s)
+        while data := await _waiting(context, lambda stored=stored: next(stored, b"")):  # type: ignore[misc]
+            yield data
+            start, quiet_s = start + 1, 0.0
+        if record.state.final or not follow:
+            break
+        if context.stopping:
+            return  # without CLOSE: the client goes on with the next server
+        quiet_s += slice_s
+        if quiet_s >= service.config.keep_alive_s:
+            yield encode_text(f"the scan is {record.state.value}")
+            quiet_s = 0.0
+    if record.state.final and record.state is not State.DONE:
+        yield encode_text(f"ERROR {record.reason or record.state.value}")
+    yield encode_close()
+
+
+async def _waiting(context: Context, call: Callable[[], T]) -> T:
+    return await anyio.to_thread.run_sync(call, limiter=context.follower_threads)
+
+
+# ---- events ----
+
+
+@router.get("/v1/events", summary="What happens to all scans, as server-sent events")
+async def get_events(context: ContextOf) -> Response:
+    """Events `state` and `image`."""
+    return _following(context, _events(context, ""), "text/event-stream")
+
+
+@router.get("/v1/scans/{scan}/events", summary="What happens to one scan, as server-sent events")
+async def get_scan_events(context: ContextOf, scan: str) -> Response:
+    """The state now, then events `state` and `image` until the scan ends."""
+    await anyio.to_thread.run_sync(context.service.scan, scan)
+    return _following(context, _events(context, scan), "text/event-stream")
+
+
+async def _events(context: Context, scan: str) -> AsyncIterator[bytes]:
+    service, quiet_s = context.service, 0.0
+    subscription = service.events(scan or None)
+    try:
+        yield b": events follow\n\n"
+        final = False
+        if scan:
+            record = service.scan(scan)
+            final = record.state.final
+            yield _event("state", {"scan": scan, "state": record.state.value, "images": record.images})
+        while not (final or context.stopping):
+            event = await _waiting(context, lambda: subscription.get(_SLICE_S))
+            if event is not None:
+                yield _event(*event)
+                final = bool(scan) and State(event[1]["state"]).final
+                quiet_s = 0.0
+            elif (quiet_s := quiet_s + _SLICE_S) >= service.config.keep_alive_s:
+                yield b": still here\n\n"
+                quiet_s = 0.0
+    finally:
+        subscription.close()
+
+
+def _event(name: str, values: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(values)}\n\n".encode()
+
+
+# ---- the server itself ----
+
+
+@router.get("/v1/cluster", summary="Workers, queue, batches")
+def get_cluster(service: ServiceOf) -> JSONResponse:
+    """What runs and waits now."""
+    return JSONResponse({"version": __version__, **service.cluster()})
+
+
+@router.get("/v1/recipes", summary="The catalogue of recipes")
+def get_recipes() -> JSONResponse:
+    """Names with their methods and parameters."""
+    return JSONResponse(recipes_document())
+
+
+@router.get("/metrics", summary="Prometheus metrics")
+def get_metrics(service: ServiceOf) -> Response:
+    """Prometheus' text format."""
+    return Response(service.metrics_text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+@router.get("/healthz", summary="Alive")
+async def get_health() -> PlainTextResponse:
+    """Answers as long as the server runs."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz", summary="Ready to take scans")
+def get_readiness(service: ServiceOf) -> PlainTextResponse:
+    """503 while starting, draining, or unable to keep scans."""
+    return PlainTextResponse("ready\n") if service.ready else PlainTextResponse("not ready\n", 503)
+
+
+# ---- errors ----
+
+
+def _problem(error: ReconError, *, scan: str = "", status: int = 0) -> JSONResponse:
+    document = problem_document(error, scan=scan)
+    if status:
+        document["status"] = status
+    retry_after_s = getattr(error, "retry_after_s", None)
+    headers = {} if retry_after_s is None else {"retry-after": str(math.ceil(retry_after_s))}
+    return JSONResponse(document, document["status"], headers, PROBLEM_TYPE)
+
+
+async def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    return _problem(cast(ReconError, error))
+
+
+async def _on_http_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    document = {"type": "about:blank", "title": str(error.detail), "status": error.status_code, "detail": error.detail}
+    return JSONResponse(document, error.status_code, error.headers, PROBLEM_TYPE)
+
+
+async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
+    words = "; ".join(f"{place}: {text}" for place, text in faults) + ": correct the request"
+    return _problem(RecipeError(words))
+
+
+async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
+    # The traceback goes to the server's log only: it could name paths and data.
+    return _problem(ReconError(f"internal error {type(error).__name__}: report it with the server's log"))
+
+
+def choose(accept: str, offered: tuple[str, ...]) -> str:
+    """The media type of `offered` that an Accept header wants most; raises HTTPException 406."""
+    best, chosen = 0.0, ""
+    for entry in accept.split(","):
+        wanted, *parameters = (part.strip().lower() for part in entry.split(";"))
+        match = next((kind for kind in offered if wanted in (kind, "*/*", kind.partition("/")[0] + "/*")), "")
+        if match and (quality := _quality(parameters)) > best:
+            best, chosen = quality, match
+    if not chosen:
+        known = ", ".join(offered)
+        raise HTTPException(406, f"Accept is {accept[:200]!r}, expected one of {known}: accept one of them")
+    return chosen
+
+
+def _quality(parameters: list[str]) -> float:
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            with suppress(ValueError):  # not a number: as if it were not there
+                return float(parameter[2:])
+    return 1.0
+
+
+def create_app(service: Service) -> FastAPI:
+    """The application; it serves one `service`."""
+    app = FastAPI(title="recon-cluster", version=__version__, docs_url="/docs", redoc_url=None)
+    app.state.context = Context(service)
+    app.include_router(router)
+    app.add_exception_handler(ReconError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_defect)
+    return app
+
+
+class Bounded:
+    """An application that answers a bounded number of requests at a time."""
+
+    def __init__(self, app: ASGIApp, most: int) -> None:
+        self._app = app
+        self._slots = Slots(most)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._slots.take():
+            words = f"{self._slots.most} requests are under way, the limit here: ask again later"
+            await _problem(RefusedError(words, retry_after_s=2.0))(scope, receive, send)
+            return
+        with self._slots.held():
+            await self._app(scope, receive, send)
+
+
+# ---- uvicorn ----
+
+
+class Body:
+    """A request's body, for a route that reads it from the socket itself."""
+
+    def __init__(self, protocol: BodyProtocol) -> None:
+        self._protocol = protocol
+
+    @property
+    def direct(self) -> bool:
+        """Whether there is more to come, and in the clear."""
+        protocol = self._protocol
+        return protocol.cycle.more_body and protocol.transport.get_extra_info("sslcontext") is None
+
+    def take(self) -> tuple[bytes, socket.socket]:
+        """What came so far, and a socket with the rest; the event loop reads no more, and closes after its answer."""
+        protocol = self._protocol
+        cycle, transport = protocol.cycle, protocol.transport
+        protocol.flow.pause_reading()
+        cycle.keep_alive = False
+        if cycle.waiting_for_100_continue:
+            transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            cycle.waiting_for_100_continue = False
+        connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
+        return bytes(cycle.body), connection
+
+
+class BodyProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, which gives bodies away as sockets and does not wait for ever for a request."""
+
+    def __init__(self, *args: Any, header_timeout_s: float, most: int, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._header_timeout_s = header_timeout_s
+        self._most = most
+        self._late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """A client came."""
+        super().connection_made(transport)
+        if len(self.connections) > self._most:
+            transport.abort()
+        self._expect_header()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client went."""
+        self._forget_header()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._expect_header()
+
+    def on_headers_complete(self) -> None:
+        """All of a request but its body is there."""
+        self._forget_header()
+        super().on_headers_complete()
+        self.scope["extensions"] = {_BODY: cast(dict[object, object], Body(self))}
+
+    def _expect_header(self) -> None:
+        self._forget_header()
+        self._late = self.loop.call_later(self._header_timeout_s, self._too_late)
+
+    def _forget_header(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
+
+    def _too_late(self) -> None:
+        words = f"no complete request came within {self._header_timeout_s:g} s: send its header at once"
+        document = {"type": "about:blank", "title": "Request timeout", "status": 408, "detail": words}
+        content = json.dumps(document).encode()
+        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: {PROBLEM_TYPE}\r\ncontent-length: {len(content)}"
+        self.transport.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + content)
+        self.transport.close()
+
+
+class HttpGateway:
+    """Serves the application on `listener`, a bound socket, in a thread with an event loop of its own."""
+
+    def __init__(self, service: Service, listener: socket.socket) -> None:
+        config = service.config
+        app = create_app(service)
+        most = config.max_http_connections
+        protocol = partial(BodyProtocol, header_timeout_s=config.header_timeout_s, most=2 * most)
+        self._context: Context = app.state.context
+        self._listener = listener
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                Bounded(app, most),
+                http=cast(type[asyncio.Protocol], protocol),
+                loop="uvloop",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+            )
+        )
+        self._thread = threading.Thread(target=self._run, name="http", daemon=True)
+
+    def start(self) -> None:
+        """Listen; returns when requests are answered."""
+        self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.005)
+
+    def stop(self, *, timeout_s: float) -> None:
+        """Take no new request, cut uploads, end streams, and give answers under way `timeout_s`."""
+        self._context.stopping = True
+        self._context.sockets.cut()
+        self._server.config.timeout_graceful_shutdown = math.ceil(timeout_s)
+        self._server.should_exit = True
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._server.run(sockets=[self._listener])

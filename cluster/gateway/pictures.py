@@ -1,0 +1,65 @@
+"""Stored images in the formats that people open: HDF5, DICOM, PNG."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster.job import NotFoundError
+from cluster.service import Service
+from cluster.stream import wire_limits
+from recon.errors import ReconError
+from recon.export.dicom import stream_zip, to_dicom
+from recon.export.png import to_png
+from recon.mrd.hdf5 import write_images
+from recon.mrd.header import parse_header
+from recon.mrd.wire import Decoder, HeaderXml, ImageMessage
+from recon.scan import Image, ScanHeader
+
+
+def image(service: Service, scan: str, number: int) -> Image:
+    """Image `number` (from 0) of `scan`; raises NotFoundError."""
+    for data in service.follow(scan, start=number, timeout_s=0.0):
+        for message in Decoder(wire_limits(service.config)).feed(data):
+            if isinstance(message, ImageMessage):
+                return message.image
+    count = service.scan(scan).images
+    raise NotFoundError(f"scan {scan} has {count} images so far, numbered from 0, and no image {number}: wait for it")
+
+
+def png(service: Service, scan: str, number: int) -> bytes:
+    """Image `number` as PNG, the planes of a volume side by side."""
+    return to_png([image(service, scan, number)])
+
+
+def dicom(service: Service, scan: str, number: int, *, plane: int = 0) -> bytes:
+    """Plane `plane` of image `number` as a DICOM file; raises NotFoundError."""
+    files = to_dicom(image(service, scan, number), header(service, scan), scan_id=scan)
+    if plane >= len(files):
+        raise NotFoundError(f"image {number} has {len(files)} planes, numbered from 0, not one {plane}: choose another")
+    return files[plane]
+
+
+def dicom_archive(service: Service, scan: str) -> Iterator[bytes]:
+    """All images as a ZIP archive of DICOM files."""
+    return stream_zip(service.images(scan), header(service, scan), scan_id=scan)
+
+
+def hdf5(service: Service, scan: str) -> Path:
+    """All images as an ISMRMRD file, alone in a folder that the caller removes."""
+    service.scan(scan)
+    path = Path(tempfile.mkdtemp(prefix="images-", dir=service.config.data)) / f"{scan}.h5"
+    write_images(path, service.images(scan))
+    return path
+
+
+def header(service: Service, scan: str) -> ScanHeader:
+    """The header that `scan` came with; raises ReconError when none did."""
+    decoder = Decoder(wire_limits(service.config), buffer_bytes=1 << 16)
+    with (service.config.spool_folder / f"{scan}.mrd").open("rb", buffering=0) as file:
+        while count := file.readinto(decoder.get_buffer()):
+            for message in decoder.received(count):
+                if isinstance(message, HeaderXml):
+                    return parse_header(message.xml)
+    raise ReconError(f"scan {scan} came without a header, which DICOM needs: look at its log")
