@@ -6,6 +6,7 @@ length), `/dataset/waveforms`, and a group of `header`, `attributes` and `data` 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby, pairwise
@@ -76,6 +77,15 @@ def _list(group: h5py.Group, name: str) -> h5py.Dataset:
     return found
 
 
+def _table(group: h5py.Group, name: str, columns: tuple[str, ...]) -> h5py.Dataset:
+    found = _list(group, name)
+    if not set(columns) <= set(found.dtype.names or ()):
+        raise FileError(
+            f"{group.file.filename} has in {group.name}/{name} no records of {', '.join(columns)}: check its origin"
+        )
+    return found
+
+
 # ---- reading scans ----
 
 
@@ -101,7 +111,9 @@ def stream_scan(
     """The file as an MRD stream from header to close, in bounded memory; physiology goes before later readouts."""
     with _reading(path) as file:
         dataset = _group(file, group)
-        yield wire.encode_header(_xml(dataset, limits))
+        xml = _xml(dataset, limits)
+        parse_header(xml)  # refuse here what the receiver would
+        yield wire.encode_header(xml)
         for part in _in_time(_readouts(dataset, limits), _waveforms(dataset, limits)):
             yield wire.encode_readouts(part) if isinstance(part, Readouts) else wire.encode_waveform(part)
         yield wire.encode_close()
@@ -133,7 +145,7 @@ def _xml(group: h5py.Group, limits: WireLimits) -> bytes:
 
 
 def _readouts(group: h5py.Group, limits: WireLimits) -> Iterator[Readouts]:
-    dataset = _list(group, "data")
+    dataset = _table(group, "data", ("head", "traj", "data"))
     for first, last in _slices(dataset, limits.acquisition_bytes, name="acquisition_bytes"):
         rows = dataset[first:last]
         head = _flat(rows["head"])
@@ -179,7 +191,7 @@ def _flat(nested: NDArray[np.void]) -> NDArray[np.void]:
 def _waveforms(group: h5py.Group, limits: WireLimits) -> Iterator[Waveform]:
     if "waveforms" not in group:
         return
-    dataset = _list(group, "waveforms")
+    dataset = _table(group, "waveforms", ("head", "data"))
     for first, last in _slices(dataset, limits.waveform_bytes, name="waveform_bytes"):
         rows = dataset[first:last]
         for head, samples in zip(_by_name(rows["head"], WAVEFORM_HEAD), rows["data"], strict=True):
@@ -269,11 +281,15 @@ def _append(group: h5py.Group, name: str, rows: NDArray[np.generic], *, chunk: i
 def _records(run: Readouts) -> NDArray[np.void]:
     rows: NDArray[np.void] = np.empty(len(run.head), _READOUT)
     rows["head"] = np.ascontiguousarray(run.head).view(_NESTED)
-    rows["data"] = _objects(np.ascontiguousarray(run.samples, "<c8").view("<f4").reshape(len(rows), -1))
+    rows["data"] = _objects(_by_readout(np.ascontiguousarray(run.samples, "<c8").view("<f4")))
     empty = np.empty((len(rows), 0), "<f4")
     points = empty if run.trajectory is None else run.trajectory.astype("<f4", copy=False)
-    rows["traj"] = _objects(points.reshape(len(rows), -1))
+    rows["traj"] = _objects(_by_readout(points))
     return rows
+
+
+def _by_readout(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    return array.reshape(len(array), math.prod(array.shape[1:]))
 
 
 def _objects(rows: Sequence[Any] | NDArray[Any]) -> NDArray[np.object_]:

@@ -6,6 +6,7 @@ against `WireLimits` as soon as it is known and before anything is allocated for
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -665,7 +666,7 @@ def encode_readouts(readouts: Readouts) -> Bytes:
 
 def _rows(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> Bytes:
     """The bytes of each readout, [readout, byte]: copied bytewise, unaligned rows move at the speed of memory."""
-    array = array.astype(dtype, copy=False).reshape(len(array), -1)
+    array = array.astype(dtype, copy=False).reshape(len(array), math.prod(array.shape[1:]))
     if array.strides[-1] != dtype.itemsize:
         array = np.ascontiguousarray(array)
     return array.view(np.uint8)

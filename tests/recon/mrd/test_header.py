@@ -316,7 +316,7 @@ REFUSED = {
     "field of view of nothing": (
         document(ENCODING.replace("<x>600</x>", "<x>0</x>")),
         HeaderError,
-        r"field of view \(z, y, x\) of encodedSpace of encoding 0 is \(6.0, 300.0, 0.0\) mm, every side must be positive",
+        r"field of view \(z, y, x\) of encodedSpace of encoding 0 is \(6.0, 300.0, 0.0\) mm, every side must be",
     ),
     "field of view not a number": (
         document(ENCODING.replace("<x>600</x>", "<x>NaN</x>")),

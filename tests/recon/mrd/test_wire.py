@@ -113,6 +113,10 @@ def test_a_run_of_acquisitions(given: tuple[int, int, int, int]) -> None:
         np.testing.assert_array_equal(came.trajectory, sent.trajectory)
 
 
+def test_a_run_of_nothing_is_no_bytes() -> None:
+    assert bytes(wire.encode_readouts(readouts(0, 2, 8, axes=2))) == b""
+
+
 def test_what_is_sent_need_not_be_contiguous() -> None:
     sent = readouts(6, 4, 8, axes=2)
     assert sent.trajectory is not None
