@@ -208,20 +208,30 @@ def document_of(call: Call, tries: Tries) -> Program[dict[str, Any]]:
     return dict(reply.document)
 
 
-def wait(scan: str, tries: Tries, patience: Patience, *, timeout_s: float) -> Program[ScanRecord]:
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How often to look at a scan, how long at most, and who is told what was seen."""
+
+    poll_s: float
+    timeout_s: float
+    progress: Callable[[ScanRecord], None]
+
+
+def wait(scan: str, tries: Tries, limits: Waiting) -> Program[ScanRecord]:
     """The record of `scan` once it has ended, or TimeoutError after about `timeout_s`."""
-    waited, pause_s = 0.0, min(0.02, patience.poll_s)
+    waited, pause_s = 0.0, min(0.02, limits.poll_s)
     while True:
         record = yield from record_of(Call("GET", f"/v1/scans/{scan}"), tries)
+        limits.progress(record)
         if record.state.final:
             return record
-        if waited >= timeout_s:
+        if waited >= limits.timeout_s:
             state = record.state.value
             raise TimeoutError(f"scan {scan} is still {state} after {waited:.1f} s: wait longer, or cancel it")
         tries.progress()
         yield Pause(pause_s)
         waited += pause_s
-        pause_s = min(patience.poll_s, 1.5 * pause_s)
+        pause_s = min(limits.poll_s, 1.5 * pause_s)
 
 
 def download(call: Call, tries: Tries) -> Program[Reply]:

@@ -92,6 +92,10 @@ def _lost(error: Exception, server: object) -> Lost:
     return Lost(f"the server at {server} cannot be reached or went away ({what}): check its address and that it runs")
 
 
+def _unseen(_record: ScanRecord) -> None:
+    """Nobody looks."""
+
+
 # ---- sync ----
 
 
@@ -257,10 +261,11 @@ class RemoteScan:
         self.record = self._client.record(Call("GET", self._path()))
         return self.record
 
-    def wait(self, *, timeout_s: float = float("inf")) -> ScanRecord:
-        """The record once the scan has ended; raises TimeoutError after `timeout_s`."""
+    def wait(self, *, timeout_s: float = float("inf"), progress: Callable[[ScanRecord], None] = _unseen) -> ScanRecord:
+        """The record once the scan has ended, told to `progress` until then; raises TimeoutError after `timeout_s`."""
         options = self._client.options
-        program = calls.wait(self.id, options.tries(), options.patience, timeout_s=timeout_s)
+        limits = calls.Waiting(options.patience.poll_s, timeout_s, progress)
+        program = calls.wait(self.id, options.tries(), limits)
         self.record = self._client.run(program)
         return self.record
 
@@ -287,12 +292,11 @@ class RemoteScan:
         return self._download(self._path("/raw"), "*/*")
 
     def save(self, path: str | Path) -> list[Path]:
-        """Write the images so far by `path`'s ending: .h5, .mrd, .png (one file each), or a folder of DICOM files."""
+        """Write the images so far by `path`'s ending: .h5, .mrd, .png, or a folder of DICOM files."""
         written: list[Path] = []
-        for target in saving.plan(self.status(), Path(path)):
-            with saving.writing(target, written) as file:
-                for piece in self._download(self._path(target.resource), target.accept):
-                    file.write(piece)
+        with saving.writing(Path(path), written) as file:
+            for piece in self._download(self._path("/images"), saving.media_type(Path(path))):
+                file.write(piece)
         return written
 
     def _download(self, path: str, accept: str) -> Iterator[bytes]:
@@ -474,10 +478,13 @@ class AsyncRemoteScan:
         self.record = await self._client.record(Call("GET", self._path()))
         return self.record
 
-    async def wait(self, *, timeout_s: float = float("inf")) -> ScanRecord:
+    async def wait(
+        self, *, timeout_s: float = float("inf"), progress: Callable[[ScanRecord], None] = _unseen
+    ) -> ScanRecord:
         """As `RemoteScan.wait`."""
         options = self._client.options
-        program = calls.wait(self.id, options.tries(), options.patience, timeout_s=timeout_s)
+        limits = calls.Waiting(options.patience.poll_s, timeout_s, progress)
+        program = calls.wait(self.id, options.tries(), limits)
         self.record = await self._client.run(program)
         return self.record
 
@@ -506,10 +513,9 @@ class AsyncRemoteScan:
     async def save(self, path: str | Path) -> list[Path]:
         """As `RemoteScan.save`."""
         written: list[Path] = []
-        for target in saving.plan(await self.status(), Path(path)):
-            with saving.writing(target, written) as file:
-                async for piece in self._download(self._path(target.resource), target.accept):
-                    await asyncio.to_thread(file.write, piece)
+        with saving.writing(Path(path), written) as file:
+            async for piece in self._download(self._path("/images"), saving.media_type(Path(path))):
+                await asyncio.to_thread(file.write, piece)
         return written
 
     def _download(self, path: str, accept: str) -> AsyncIterator[bytes]:

@@ -1,75 +1,53 @@
-"""Where a client writes images: one file per kind of ending, never half a file under its final name."""
+"""Where a client writes images: the media type for each ending, and never half a file under its final name."""
 
 from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from cluster.job import ScanRecord
 from cluster.sources import HDF5_TYPE, MRD_TYPE
 from recon.errors import FileError
 
 ZIP_TYPE = "application/zip"
-_WHOLE = {".h5": HDF5_TYPE, ".hdf5": HDF5_TYPE, ".mrd": MRD_TYPE, "": ZIP_TYPE}
-_SINGLE = {".png": "image/png", ".dcm": "application/dicom"}
+PNG_TYPE = "image/png"
+_TYPES = {".h5": HDF5_TYPE, ".hdf5": HDF5_TYPE, ".mrd": MRD_TYPE, ".png": PNG_TYPE, "": ZIP_TYPE}
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What to fetch (`resource` below the scan, `accept`) and where it goes."""
-
-    resource: str
-    accept: str
-    path: Path
-
-
-def check_ending(path: Path) -> None:
-    """Raise FileError for an ending that no images are written for."""
-    if path.suffix.lower() not in (*_WHOLE, *_SINGLE):
-        known = ", ".join(ending for ending in (*_WHOLE, *_SINGLE) if ending)
-        raise FileError(
-            f"images cannot be written as {path.name!r}, expected an ending of {known} or a folder: rename it"
-        )
-
-
-def plan(record: ScanRecord, path: Path) -> list[Target]:
-    """The files to fetch for images at `path`; raises FileError for an unknown ending or when there is no image."""
-    check_ending(path)
-    if not record.images:
-        raise FileError(f"scan {record.id} has no images to write to {path} ({record.state.value}): look at its log")
+def media_type(path: Path) -> str:
+    """What to ask the server for, by the ending of `path`; raises FileError for one that images are not written as."""
     ending = path.suffix.lower()
-    if ending in _WHOLE:
-        return [Target("/images", _WHOLE[ending], path)]
-    return [
-        Target(f"/images/{number}{ending}", _SINGLE[ending], _numbered(path, number, record.images))
-        for number in range(record.images)
-    ]
-
-
-def _numbered(path: Path, number: int, count: int) -> Path:
-    return path if count == 1 else path.with_name(f"{path.stem}-{number:0{len(str(count - 1))}}{path.suffix}")
+    if ending not in _TYPES:
+        known = ", ".join(known for known in _TYPES if known)
+        raise FileError(f"images cannot be written as {path.name!r}, expected {known} or a folder: rename it")
+    return _TYPES[ending]
 
 
 @contextmanager
-def writing(target: Target, written: list[Path]) -> Iterator[BinaryIO]:
-    """A file to write what was fetched into; it gets its name, and `written` its paths, when nothing went wrong."""
-    target.path.parent.mkdir(parents=True, exist_ok=True)
-    part = target.path.with_name(target.path.name + ".part")
+def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
+    """A file for the bytes of `path`'s media type; when all went well it gets its name, and `written` what came of it.
+
+    A ZIP archive is unpacked into the folder `path`. Raises FileError when something cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             yield file
-        written += _finish(part, target)
+        written += _finish(part, path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise FileError(f"{path} cannot be written ({error}): choose another place") from error
     finally:
         part.unlink(missing_ok=True)
 
 
-def _finish(part: Path, target: Target) -> list[Path]:
-    if target.accept != ZIP_TYPE:
-        part.replace(target.path)
-        return [target.path]
+def _finish(part: Path, path: Path) -> list[Path]:
+    if media_type(path) != ZIP_TYPE:
+        part.replace(path)
+        return [path]
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileError(f"{path} already exists and is not an empty folder, DICOM needs one of its own: name another")
     with zipfile.ZipFile(part) as archive:
-        return [Path(archive.extract(name, target.path)) for name in archive.namelist()]
+        return [Path(archive.extract(name, path)) for name in archive.namelist()]

@@ -50,7 +50,7 @@ from cluster.gateway.sockets import drain
 from cluster.gateway.upload import Hdf5Upload, Upload, broken, feed, receive
 from cluster.intake import Intake
 from cluster.job import DuplicateError, ScanRecord, ScanRequest
-from cluster.saving import ZIP_TYPE
+from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
 from recon import __version__
@@ -300,8 +300,8 @@ async def get_images(
     follow: bool = False,
     start: Annotated[int, Query(ge=0)] = 0,
 ) -> Response:
-    """By Accept: an MRD stream (with `follow` as they are made, until the scan ends), an HDF5 file, a ZIP of DICOM."""
-    kind = choose(accept, (MRD_TYPE, HDF5_TYPE, ZIP_TYPE))
+    """By Accept: an MRD stream (with `follow` as they are made, until the scan ends), HDF5, a ZIP of DICOM, one PNG."""
+    kind = choose(accept, (MRD_TYPE, HDF5_TYPE, ZIP_TYPE, PNG_TYPE))
     service = context.service
     await anyio.to_thread.run_sync(service.scan, scan)
     if kind == MRD_TYPE:
@@ -310,6 +310,9 @@ async def get_images(
         path = await anyio.to_thread.run_sync(pictures.hdf5, service, scan)
         clean = BackgroundTask(shutil.rmtree, path.parent, ignore_errors=True)
         return FileResponse(path, media_type=HDF5_TYPE, filename=path.name, background=clean)
+    if kind == PNG_TYPE:
+        picture = await anyio.to_thread.run_sync(pictures.png_of_all, service, scan)
+        return Response(picture, media_type=PNG_TYPE)
     archive = await anyio.to_thread.run_sync(pictures.dicom_archive, service, scan)
     headers = {"content-disposition": f'attachment; filename="{scan}.zip"'}
     return StreamingResponse(archive, media_type=ZIP_TYPE, headers=headers)
@@ -318,7 +321,7 @@ async def get_images(
 @router.get("/v1/scans/{scan}/images/{number}.png", summary="One image as a picture")
 def get_png(service: ServiceOf, scan: str, number: int) -> Response:
     """Images are numbered from 0 in the order in which they were made; a volume's planes stand side by side."""
-    return Response(pictures.png(service, scan, number), media_type="image/png")
+    return Response(pictures.png(service, scan, number), media_type=PNG_TYPE)
 
 
 @router.get("/v1/scans/{scan}/images/{number}.dcm", summary="One image as DICOM")

@@ -9,13 +9,15 @@ from pathlib import Path
 from cluster.job import NotFoundError
 from cluster.service import Service
 from cluster.stream import wire_limits
-from recon.errors import ReconError
+from recon.errors import LimitError, ReconError
 from recon.export.dicom import stream_zip, to_dicom
 from recon.export.png import to_png
 from recon.mrd.hdf5 import write_images
 from recon.mrd.header import parse_header
 from recon.mrd.wire import Decoder, HeaderXml, ImageMessage
 from recon.scan import Image, ScanHeader
+
+_PICTURE_PIXELS = 1 << 26
 
 
 def image(service: Service, scan: str, number: int) -> Image:
@@ -31,6 +33,19 @@ def image(service: Service, scan: str, number: int) -> Image:
 def png(service: Service, scan: str, number: int) -> bytes:
     """Image `number` as PNG, the planes of a volume side by side."""
     return to_png([image(service, scan, number)])
+
+
+def png_of_all(service: Service, scan: str) -> bytes:
+    """All images in one PNG; raises LimitError when they are too many for one."""
+    service.scan(scan)
+    images: list[Image] = []
+    pixels = 0
+    for each in service.images(scan):
+        pixels += each.pixels.size
+        if pixels > _PICTURE_PIXELS:
+            raise LimitError(f"the images have more than {_PICTURE_PIXELS} pixels, too many for one PNG: choose HDF5")
+        images.append(each)
+    return to_png(images)
 
 
 def dicom(service: Service, scan: str, number: int, *, plane: int = 0) -> bytes:

@@ -35,7 +35,7 @@ Answers = Mapping[str, Callable[[], str]]
 def answers(service: Service) -> Answers:
     """What can be asked by name with a QUERY message."""
     known: dict[str, Callable[[], str]] = {
-        "gadgetron::info": lambda: f"recon-cluster {__version__}, an MR reconstruction server that speaks MRD version 1",
+        "gadgetron::info": lambda: f"recon-cluster {__version__}, an MR reconstruction server for MRD version 1",
         "recon::version": lambda: __version__,
         "recon::status": lambda: json.dumps(service.cluster()),
         "recon::recipes": lambda: json.dumps(recipes_document()),

@@ -1,0 +1,89 @@
+"""The `recon-cluster` command: finds its subcommands by entry points and turns errors into exit statuses.
+
+0 done; 2 wrong usage or unreadable input; 3 the server refused; 4 the reconstruction failed; 5 the server could not be
+reached or was lost. Errors go to standard error, one sentence each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from recon import __version__
+from recon.errors import LimitError, LostError, ReconError, RefusedError, ScanError
+
+GROUP = "recon_cluster.commands"
+USAGE, REFUSED, FAILED, LOST, INTERRUPTED = 2, 3, 4, 5, 130
+Subparsers = Any  # argparse's own class for them is private
+
+
+def status_of(error: ReconError) -> int:
+    """The exit status for an error that a subcommand did not turn into one itself."""
+    from cluster.job import EndedError, FailedError
+
+    if isinstance(error, RefusedError | LimitError):
+        return REFUSED
+    if isinstance(error, FailedError | EndedError | ScanError):
+        return FAILED
+    return LOST if isinstance(error, LostError) else USAGE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv`; returns the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    args = make_parser(entry_points(group=GROUP), words).parse_args(words)
+    try:
+        status: int = args.run(args)
+    except ReconError as error:
+        print(error, file=sys.stderr)
+        return status_of(error)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; Python would complain once more when it closes it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return status
+
+
+def make_parser(commands: Iterable[EntryPoint], words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser; of `commands` it loads the one that `words` begin with, or all where they name none."""
+    parser = argparse.ArgumentParser(prog="recon-cluster", description="MR reconstruction on many devices.")
+    parser.add_argument("--version", action="version", version=f"recon-cluster {__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    known = sorted(commands, key=lambda command: command.name)
+    named = [command for command in known if words[:1] == [command.name]]
+    for command in named or known:
+        _add(command, subparsers)
+    return parser
+
+
+def _add(command: EntryPoint, subparsers: Subparsers) -> None:
+    try:
+        module = command.load()
+    except ImportError as error:
+        _add_missing(command, subparsers, error.name or str(error))
+        return
+    module.add_parser(subparsers)
+    subparsers.choices[command.name].set_defaults(run=module.run)
+
+
+def _add_missing(command: EntryPoint, subparsers: Subparsers, package: str) -> None:
+    """Smaller installations lack what some subcommands need: those say so when they are asked for."""
+    words = f"{command.name} needs the package {package}, which is not installed: install it"
+
+    def run(_args: argparse.Namespace) -> int:
+        raise ReconError(words)
+
+    run_it: Callable[[argparse.Namespace], int] = run
+    parser = subparsers.add_parser(command.name, help=f"(not usable here: {package} is not installed)", add_help=False)
+    parser.add_argument("rest", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=run_it)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

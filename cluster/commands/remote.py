@@ -1,0 +1,48 @@
+"""What subcommands that talk to a server share."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+from cluster.client import DEFAULT_SERVER, Client, Options
+from recon.errors import FileError
+
+Subparsers = Any  # argparse's own class for them is private
+Parser = argparse.ArgumentParser
+
+
+def add_server(parser: Parser) -> None:
+    """Declare how to find the server."""
+    parser.add_argument("--server", default=DEFAULT_SERVER, metavar="URL", help="HTTP address (default: %(default)s)")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token to present")
+
+
+def connect(args: argparse.Namespace) -> Client:
+    """The client for `args`; raises FileError when the token cannot be read."""
+    return Client(args.server, options=Options(token=_token(args.token_file)))
+
+
+def _token(path: Path | None) -> str:
+    if path is None:
+        return ""
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"the token file {path} cannot be read ({error}): give a readable text file") from error
+
+
+def clock(time_s: float) -> str:
+    """A moment for people, in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(time_s))
+
+
+def size(count: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

@@ -1,0 +1,93 @@
+"""`recon-cluster submit FILE...`: send scans, wait, write their images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+
+from cluster.client import Client, RemoteScan
+from cluster.commands.remote import Subparsers, add_server, connect
+from cluster.events import Priority, State
+from cluster.job import FailedError, ScanRecord
+from cluster.saving import media_type
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the subcommand and its arguments."""
+    parser = subparsers.add_parser("submit", help="send scans to a server and write their images")
+    parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
+    add_server(parser)
+    parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    choices = [priority.name.lower() for priority in Priority]
+    parser.add_argument("--priority", default="routine", choices=choices, help="class of urgency (default: routine)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PATH", help="images as .h5, .mrd, .png, or DICOM in a folder; one per FILE"
+    )
+    parser.add_argument("--no-wait", action="store_true", help="print the scan's id once it is safe, and leave")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Send all files, then wait for each; raises ReconError at the first that does not work."""
+    if args.out is not None:
+        media_type(args.out)  # an ending that cannot be written is found before anything is sent
+    with connect(args) as client, _progress() as progress:
+        scans = [_send(client, path, args, progress) for path in args.files]
+        if args.no_wait:
+            return 0
+        for path, scan in zip(args.files, scans, strict=True):
+            _finish(scan, path, args, progress)
+    return 0
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _send(client: Client, path: Path, args: argparse.Namespace, progress: Progress) -> RemoteScan:
+    total = path.stat().st_size if path.exists() else None
+    task = progress.add_task(f"sending {path.name}", total=total)
+    scan = client.submit(
+        path,
+        method=args.method,
+        priority=args.priority,
+        progress=lambda sent: progress.update(task, completed=sent),
+    )
+    progress.update(task, description=f"{path.name}: accepted")
+    if args.no_wait:
+        print(scan.id, flush=True)
+    return scan
+
+
+def _finish(scan: RemoteScan, path: Path, args: argparse.Namespace, progress: Progress) -> None:
+    task = progress.add_task(path.name, total=None)
+    record = scan.wait(progress=lambda record: _show(progress, task, path, record))
+    progress.remove_task(task)
+    if record.state is not State.DONE:
+        raise FailedError(f"{path}: scan {scan.id} is {record.state.value}: {record.reason}", state=record.state)
+    out = _place(args.out, path, several=len(args.files) > 1)
+    if out is not None:
+        scan.save(out)
+    print(_summary(record, path) + (f" → {out}" if out else ""), flush=True)
+    for warning in record.warnings:
+        print(f"{path}: {warning}", file=sys.stderr)
+
+
+def _show(progress: Progress, task: TaskID, path: Path, record: ScanRecord) -> None:
+    progress.update(task, description=f"{path.name}: {record.state.value}, {record.images} images")
+
+
+def _place(out: Path | None, path: Path, *, several: bool) -> Path | None:
+    """Where the images of `path` go: with several files, each has its own name in it."""
+    if out is None or not several:
+        return out
+    return out.with_name(f"{out.stem}-{path.stem}{out.suffix}") if out.suffix else out / path.stem
+
+
+def _summary(record: ScanRecord, path: Path) -> str:
+    images = "1 image" if record.images == 1 else f"{record.images} images"
+    return f"{path}: {images} by {record.chosen} in {record.finished_s - record.created_s:.2f} s, scan {record.id}"

@@ -1,0 +1,125 @@
+"""One server: configuration in, gateways, service and workers joined and running."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from itertools import count, takewhile
+from pathlib import Path
+from typing import Any
+
+from cluster.config import ClusterConfig
+from cluster.gateway import sockets
+from cluster.gateway.http import HttpGateway
+from cluster.gateway.limits import check_exposure, parse_address
+from cluster.gateway.tcp import MrdGateway
+from cluster.service import Service
+from cluster.worker import WorkerSettings
+from cluster.workers import ProcessWorkers, Workers
+from recon.device import open_device
+from recon.errors import DeviceError
+
+_log = logging.getLogger(__name__)
+_PART_OF_MEMORY = 0.5  # of what is free at the start: the rest is for caches, receive buffers and the page cache
+_PARTING_S = 5.0  # for answers under way when the server ends
+
+
+class Server:
+    """A server that listens once `start` returns; `drain` and `close` end it."""
+
+    def __init__(self, config: ClusterConfig, workers: Workers | None = None) -> None:
+        """Binds both addresses and opens the data folder; raises ConfigError, DeviceError."""
+        for warning in _warnings(config):
+            _log.warning("%s", warning)
+        self.config = config
+        listeners = [sockets.bind(*parse_address(text)) for text in (config.mrd, config.http)]
+        self.mrd, self.http = (sockets.address(listener) for listener in listeners)
+        self.service = Service(config, workers or make_workers(config))
+        self._gateways = MrdGateway(self.service, listeners[0]), HttpGateway(self.service, listeners[1])
+
+    def start(self, *, stopped: Callable[[], bool] = lambda: False) -> None:
+        """Return when scans are taken and a worker is ready, or `stopped`; raises DeviceError when none gets ready."""
+        self.service.start()
+        for gateway in self._gateways:
+            gateway.start()
+        end = time.monotonic() + self.config.worker_start_timeout_s
+        while not (self.service.ready or stopped()):
+            if time.monotonic() > end:
+                limit = self.config.worker_start_timeout_s
+                raise DeviceError(
+                    f"no worker was ready within {limit:g} s: raise worker_start_timeout_s, or see the log"
+                )
+            time.sleep(0.02)
+
+    def about(self) -> dict[str, Any]:
+        """The ready line."""
+        workers = self.service.cluster()["workers"]
+        device = workers[0]["device"] if workers else self.config.device
+        known = {"mrd": self.mrd, "http": f"http://{self.http}", "device": device, "workers": worker_count(self.config)}
+        return {"ready": self.service.ready, **known}
+
+    def drain(self, *, hurried: Callable[[], bool] = lambda: False) -> bool:
+        """Take no new scan and wait for those in flight, unless `hurried`; whether all ended in time."""
+        end = time.monotonic() + self.config.drain_timeout_s
+        while not (drained := self.service.drain(0.1)) and time.monotonic() < end and not hurried():
+            pass
+        return drained
+
+    def close(self, *, timeout_s: float = _PARTING_S) -> None:
+        """End connections, gateways, workers. What is not done is taken up by the next server with the same data."""
+        for gateway in self._gateways:
+            gateway.stop(timeout_s=timeout_s)
+        self.service.close()
+
+
+def _warnings(config: ClusterConfig) -> Iterator[str]:
+    for text in (config.mrd, config.http):
+        if warning := check_exposure(parse_address(text)[0], allowed=config.exposure == "open"):
+            yield warning
+
+
+def make_workers(config: ClusterConfig) -> Workers:
+    """The workers that `config` asks for; raises DeviceError where the device cannot be used."""
+    names = [f"w{number}" for number in range(worker_count(config))]
+    settings = WorkerSettings(
+        device=device_of(config),
+        threads=config.threads_per_worker,
+        memory_bytes=config.worker_memory_bytes or int(_PART_OF_MEMORY * _free_bytes() / len(names)),
+        plan_cache_bytes=config.plan_cache_bytes,
+        header_cache_entries=config.header_cache_entries,
+    )
+    if config.ray == "off":
+        return ProcessWorkers(names, settings, start_timeout_s=config.worker_start_timeout_s)
+    from cluster.ray_workers import RayWorkers  # not needed, and perhaps not installed, with plain processes
+
+    return RayWorkers(names, settings, address=config.ray, start_timeout_s=config.worker_start_timeout_s)
+
+
+def device_of(config: ClusterConfig) -> str:
+    """cpu or cuda; raises DeviceError when what was asked for is not there."""
+    return open_device(config.device).device.partition(":")[0]
+
+
+def worker_count(config: ClusterConfig) -> int:
+    """As configured, else one per GPU, or one per share of the CPUs."""
+    if config.workers:
+        return config.workers
+    if device_of(config) == "cuda":
+        return sum(1 for _ in takewhile(_is_device, (f"cuda:{number}" for number in count())))
+    return max(1, len(os.sched_getaffinity(0)) // config.threads_per_worker)
+
+
+def _is_device(name: str) -> bool:
+    try:
+        open_device(name)
+    except DeviceError:
+        return False
+    return True
+
+
+def _free_bytes() -> int:
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    return kilobytes << 10
