@@ -11,10 +11,7 @@ T = TypeVar("T")
 
 
 class Cache:
-    """Keeps the values used last, up to `limit_bytes` in all; each key's maker is responsible for stating its size.
-
-    A NUFFT plan has one work buffer: a cache that holds plans belongs to one worker, which runs one frame at a time.
-    """
+    """Keeps the values used last, up to `limit_bytes` in all; whoever makes a value says its size."""
 
     def __init__(self, limit_bytes: int = 512 << 20) -> None:
         self._limit_bytes = limit_bytes

@@ -42,7 +42,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "oversampling": Parameter("remove", choices=("remove", "keep")),
     "whiten": Parameter(True),
     "trajectory_unit": Parameter("cycles/voxel", choices=("cycles/voxel", "cycles/fov", "1/m")),
-    "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-1),
+    "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-2),
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
 }

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from recon.lines import is_cartesian
 from recon.methods.fft import FFT
+from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.recipe import AUTO, METHOD_PARAMETERS, Recipe
@@ -14,7 +15,7 @@ from recon.scan import Encoding
 
 __all__ = ["METHODS", "Method", "Workbench", "choose"]
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, NULL)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, GRIDDING, NULL)}
 
 
 def choose(recipe: Recipe, encoding: Encoding) -> Recipe:

@@ -1,0 +1,43 @@
+"""`gridding`: non-Cartesian k-space by one density-compensated adjoint NUFFT per coil."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recon.errors import RecipeError
+from recon.methods.combine import combined
+from recon.methods.grids import fft_seconds, inner, points, resize, target_of, voxels
+from recon.methods.images import image_of
+from recon.methods.method import Method, Workbench
+from recon.methods.sampling import sampling_of
+from recon.recipe import Recipe
+from recon.scan import Calibration, Encoding, Frame, Image
+
+SECONDS_PER_POINT = 6e-8  # of one CPU core, for one coil
+
+
+def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """One image from k-space with a trajectory; raises RecipeError for Cartesian k-space."""
+    if frame.trajectory is None:
+        raise RecipeError(
+            f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
+        )
+    target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
+    sampling = sampling_of(frame, target, eps=recipe.number("eps"), workbench=workbench)
+    images = sampling.plan.adjoint(np.multiply(frame.kspace, sampling.weights * sampling.scale, dtype=np.complex64))
+    images = images.reshape(len(images), *inner(target))
+    pixels = combined(images, calibration, workbench.kernels, how=recipe.text("combine"))
+    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]
+
+
+def bytes_needed(encoding: Encoding, coils: int) -> int:
+    """K-space, its weighted copy, the coils' images, and the doubled grid of density compensation."""
+    return 8 * (2 * coils * points(encoding) + 2 * coils * voxels(encoding) + 32 * voxels(encoding)) + (64 << 20)
+
+
+def cost(encoding: Encoding, coils: int) -> float:
+    """One NUFFT per coil; a trajectory met for the first time costs about twenty more."""
+    return 5e-3 + coils * (SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding)))
+
+
+GRIDDING = Method("gridding", run, bytes_needed, cost, cartesian=False, non_cartesian=True)
