@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from kernels.contract import Complex
+if TYPE_CHECKING:
+    from kernels.contract import Complex, NufftPlan, Real
 
 
 def check_complex(array: Complex, name: str, axes: int) -> None:
@@ -22,10 +25,55 @@ def check_last(array: Complex, name: str, last: tuple[int, ...]) -> None:
         raise ValueError(f"{name} has shape {array.shape}, expected its last axes to be {last}: reshape it")
 
 
+def check_shape(array: Complex, name: str, shape: tuple[int, ...]) -> None:
+    """`array` must be complex64 of exactly `shape`."""
+    check_complex(array, name, len(shape))
+    if array.shape != shape:
+        raise ValueError(f"{name} has shape {array.shape}, expected {shape}: reshape it")
+
+
 def check_crop(crop: tuple[int, ...], grid: tuple[int, ...]) -> tuple[int, ...]:
     """`crop` must name a size from 1 to the grid's own for every axis of `grid`."""
     if len(crop) != len(grid) or any(not 1 <= c <= n for c, n in zip(crop, grid, strict=True)):
         raise ValueError(
-            f"crop is {crop} for a grid of {grid}, expected sizes from 1 up to the grid's: shrink the crop"
+            f"crop is {crop} for a grid of {grid}, expected sizes from 1 up to the grid's: correct the crop"
         )
     return crop
+
+
+def check_axes(x: Complex, axes: int) -> None:
+    """`x` must be complex64 with at least `axes` axes, and `axes` one, two or three."""
+    if axes not in (1, 2, 3):
+        raise ValueError(f"axes is {axes}, expected 1, 2 or 3: transform the others in a second call")
+    check_complex(x, "x", axes)
+
+
+def check_coils(images: Complex, maps: Complex) -> None:
+    """`images` and `maps` must be complex64 [coil, *grid] of one shape."""
+    check_complex(maps, "maps", 2)
+    check_complex(images, "images", 2)
+    if images.shape != maps.shape:
+        raise ValueError(f"images have shape {images.shape} and maps {maps.shape}, expected the same: reshape one")
+
+
+def check_whitening(whitening: Complex, coils: int) -> None:
+    """`whitening` must be complex64 [coil out, coil] for `coils` coils."""
+    check_complex(whitening, "whitening", 2)
+    if whitening.ndim != 2 or whitening.shape[1] != coils:
+        raise ValueError(
+            f"whitening has shape {whitening.shape}, expected [coil, {coils}] for {coils} coils: remake it"
+        )
+
+
+def check_normal(plan: NufftPlan, x: Complex, weights: Real | None, maps: Complex | None) -> None:
+    """The arguments of `NufftPlan.normal`: weights float32 [*samples]; with maps [coil, *shape], x is [*shape]."""
+    check_last(x, "x", plan.shape)
+    if weights is not None and (weights.dtype != np.float32 or weights.shape != plan.samples):
+        raise ValueError(f"weights are {weights.dtype} {weights.shape}, expected float32 {plan.samples}: convert them")
+    if maps is not None:
+        check_last(maps, "maps", plan.shape)
+        if maps.ndim != len(plan.shape) + 1 or x.shape != plan.shape:
+            raise ValueError(
+                f"maps have shape {maps.shape} and x {x.shape}, expected [coil, *{plan.shape}] and {plan.shape}:"
+                " pass one image with one set of maps"
+            )

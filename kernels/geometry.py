@@ -2,28 +2,138 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Real
+from kernels.contract import Kernels, Real
 
 FOLD_LIMIT = np.pi * (1 + 1e-6)  # rounding of a float32 π is legal, anything further is a wrong unit
 
 
-def fold(points: Real, axes: int) -> Real:
-    """`points` [*samples, axis] in radians per voxel, folded in float64 into [−π, π), as float32.
+def fold(points: Real, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """`points` [*samples, axis] in radians per voxel, folded into [−π, π) in float64, for a grid of `shape`.
 
-    Raises TypeError or ValueError where they are not real, have not `axes` axes, are not finite or exceed π(1 + 1e-6).
+    Raises TypeError or ValueError where they are not real, not of the grid's axes, or not within ±π(1 + 1e-6).
     """
     if points.dtype not in (np.float32, np.float64):
         raise TypeError(f"points have dtype {points.dtype}, expected float32 or float64: convert them first")
-    if points.ndim < 2 or points.shape[-1] != axes:
-        raise ValueError(f"points have shape {points.shape}, expected [*samples, {axes}] for a grid of {axes} axes")
-    largest = float(np.abs(points).max(initial=0.0))
+    if not 1 <= len(shape) <= 3 or min(shape) < 1:
+        raise ValueError(f"shape is {shape}, expected one to three sizes of at least 1: correct the shape")
+    if points.ndim < 2 or points.shape[-1] != len(shape) or points.size == 0:
+        raise ValueError(f"points have shape {points.shape}, expected [*samples, {len(shape)}] for a grid of {shape}")
+    largest = float(np.abs(points).max())
     if not largest <= FOLD_LIMIT:
         raise ValueError(
-            f"points reach {largest:g} radians per voxel, expected at most π = {np.pi:.6f}: check their unit"
+            f"points reach {largest:g} radians per voxel, expected at most π = {np.pi:.6f}: check the unit"
         )
-    exact: NDArray[np.float64] = points.astype(np.float64)
-    exact = (exact + np.pi) % (2 * np.pi) - np.pi
-    return exact.astype(np.float32)
+    exact = points.astype(np.float64) + np.pi
+    exact %= 2 * np.pi
+    exact -= np.pi
+    return exact
+
+
+def density_radial(points: Real) -> Real:
+    """Density compensation of 2-D spokes through the centre: points [shot, sample, 2] → weights [shot, sample].
+
+    A weight is |ρ|Δρ times half the angle between the neighbouring spokes, over (2π)²: adjoint(weights · y)
+    approximates the continuous inverse transform (see `density_pipe_menon`). Raises ValueError where the points are no
+    spokes, or reach further on one side only.
+    """
+    spokes = fold_spokes(points)
+    across = spokes[:, -1] - spokes[:, 0]
+    angles = np.arctan2(across[:, 0], across[:, 1])
+    radii = signed_radii(spokes, angles)
+    centre_out = bool(radii[:, 0].min() > -np.diff(radii, axis=1).min() / 2)
+    gaps = angular_gaps(angles, 2 * np.pi if centre_out else np.pi)
+    lengths = [ramp_out(spoke) if centre_out else ramp_across(spoke) for spoke in radii]
+    return (gaps[:, np.newaxis] * lengths / (2 * np.pi) ** 2).astype(np.float32)
+
+
+def fold_spokes(points: Real) -> NDArray[np.float64]:
+    """Points [shot, sample, 2] in float64; raises ValueError for any other shape."""
+    if points.ndim != 3 or points.shape[1] < 2 or points.shape[2] != 2:
+        raise ValueError(f"points have shape {points.shape}, expected [shot, sample, 2]: use density_pipe_menon")
+    return points.astype(np.float64)
+
+
+def signed_radii(spokes: NDArray[np.float64], angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Position of each sample along its spoke [shot, sample]; raises ValueError for what is not a set of equal spokes.
+
+    A spoke may pass the centre at one sample's distance, as gradient delays make it.
+    """
+    along = np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+    radii: NDArray[np.float64] = (spokes * along[:, np.newaxis]).sum(axis=-1)
+    beside = np.abs((spokes * along[:, np.newaxis, ::-1] * [1, -1]).sum(axis=-1)).max()
+    spacing = np.diff(radii, axis=1)
+    if spacing.min() <= 0 or beside > spacing.max():
+        raise ValueError("points are not straight spokes through the centre: use density_pipe_menon")
+    uneven = np.abs(radii[:, 0] + radii[:, -1]).max()
+    if radii[:, 0].min() < -spacing.max() and uneven > 2 * spacing.max():
+        raise ValueError(f"spokes reach {uneven:g} radians further on one side: use density_pipe_menon")
+    return radii
+
+
+def angular_gaps(angles: NDArray[np.float64], period: float) -> NDArray[np.float64]:
+    """The angle that each spoke stands for: half the way to both neighbours, modulo `period`; they sum to `period`."""
+    order = np.argsort(angles % period)
+    ordered = angles[order] % period
+    following = np.append(ordered[1:], ordered[0] + period)
+    preceding = np.append(ordered[-1] - period, ordered[:-1])
+    gaps = np.empty_like(ordered)
+    gaps[order] = (following - preceding) / 2
+    return gaps
+
+
+def ramp_across(radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of ∫|ρ| f(ρ) dρ over a spoke through the centre, from its samples at `radii`.
+
+    The kink of |ρ| costs the sum Σ|ρ|Δρ f the amount B₂(a) Δρ² f(0) (Euler and Maclaurin; B₂ is the second Bernoulli
+    polynomial, a the place of the centre between two samples), which those two samples get back.
+    """
+    after = int(np.searchsorted(radii, 0, side="right"))
+    step = radii[after] - radii[after - 1]
+    place = -radii[after - 1] / step
+    weights = ramp(radii)
+    weights[after - 1 : after + 1] += np.array([1 - place, place]) * bernoulli(place) * step**2
+    return weights
+
+
+def ramp_out(radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights of ∫ρ f(ρ) dρ over a spoke that begins at the centre; see `ramp_across`, of which it is one half."""
+    step = radii[1] - radii[0]
+    weights = ramp(radii)
+    weights[0] += bernoulli(radii[0] / step) / 2 * step**2
+    return weights
+
+
+def ramp(radii: NDArray[np.float64]) -> NDArray[np.float64]:
+    """|ρ| Δρ, where Δρ reaches half the way to both neighbours."""
+    return np.abs(radii) * np.gradient(radii, np.arange(len(radii)))
+
+
+def bernoulli(place: float) -> float:
+    """The second Bernoulli polynomial."""
+    return place**2 - place + 1 / 6
+
+
+def density_pipe_menon(kernels: Kernels, points: Real, shape: tuple[int, ...], *, iterations: int = 20) -> Real:
+    """Density compensation for any trajectory: points [*samples, axis], grid `shape` → weights [*samples] (positive).
+
+    Iterates w ← w / (w ⊛ ψ) (doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V), ψ being the
+    transform of the triangle 1 − |r|/N on each axis: non-negative, and zero at the distances of Cartesian samples.
+    Scale: for y_j = X(k_j) = Σ_r x_r exp(−i k_j·r), adjoint(w · y) approximates
+    x_r = (2π)⁻ᵈ ∫ X(k) exp(i k·r) dk, so w is an area over (2π)ᵈ, and exactly 1/∏N for a Cartesian trajectory.
+    For k-space of the orthonormal DFT the image is √∏N · adjoint(w · y).
+    """
+    plan = kernels.nufft(points, tuple(2 * n for n in shape))
+    window = np.ones((1,) * len(shape), np.float32)
+    for axis, n in enumerate(shape):
+        triangle = (1 - np.abs(np.arange(-n, n)) / n).astype(np.float32)
+        window = window * triangle.reshape(-1, *(1,) * (len(shape) - 1 - axis))
+    weights = np.ones(plan.samples, np.float32)
+    for _ in range(iterations):
+        blurred = plan.forward(window * plan.adjoint(weights.astype(np.complex64)))
+        weights /= np.maximum(blurred.real, prod(shape) * weights)  # ψ ≥ 0: less than its own ψ(0) = ∏N is rounding
+    return weights

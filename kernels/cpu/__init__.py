@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.checks import check_complex, check_crop
+from kernels.checks import check_axes, check_coils, check_complex, check_crop, check_shape, check_whitening
 from kernels.contract import Complex, DeviceError, Real
 from kernels.cpu import coils
 from kernels.cpu.engine import ENGINES
@@ -32,12 +32,12 @@ class CpuKernels:
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""
-        check_complex(x, "x", axes)
+        check_axes(x, axes)
         return self._fft.transform(x, x.shape[x.ndim - axes :], forward=True)
 
     def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
         """See `Kernels.ifft`."""
-        check_complex(x, "x", axes)
+        check_axes(x, axes)
         grid = x.shape[x.ndim - axes :]
         return self._fft.transform(x, check_crop(crop or grid, grid), forward=False)
 
@@ -45,20 +45,28 @@ class CpuKernels:
         """See `Kernels.ifft_rss`."""
         check_complex(kspace, "kspace", 4)
         check_crop(crop, kspace.shape[1:])
+        if whitening is not None:
+            check_whitening(whitening, len(kspace))
         return self._rss.image(kspace, crop, whitening)
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""
+        check_complex(images, "images", 2)
         return coils.rss(images)
 
     def combine(self, images: Complex, maps: Complex) -> Complex:
         """See `Kernels.combine`."""
+        check_coils(images, maps)
         return coils.combine(images, maps)
 
     def expand(self, image: Complex, maps: Complex) -> Complex:
         """See `Kernels.expand`."""
+        check_complex(maps, "maps", 2)
+        check_shape(image, "image", maps.shape[1:])
         return coils.expand(image, maps)
 
     def whiten(self, whitening: Complex, samples: Complex) -> Complex:
         """See `Kernels.whiten`."""
+        check_complex(samples, "samples", 2)
+        check_whitening(whitening, samples.shape[-2])
         return coils.whiten(whitening, samples)

@@ -1,34 +1,58 @@
-"""Coil operations on the CPU."""
+"""Coil operations on the CPU, a cache-sized piece at a time so that no product of all coils is kept."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kernels.contract import Complex, Real
+from kernels.cpu.engine import TILE, even_parts
 
 
 def rss(images: Complex) -> Real:
     """Root-sum-of-squares: images [coil, *grid] → float32 [*grid]."""
-    total = np.zeros(images.shape[1:], np.float32)
-    for image in images:
-        total += image.real**2 + image.imag**2
-    return np.sqrt(total, out=total)
+    flat = images.reshape(len(images), -1)  # a view of what the other kernels return
+    out = np.empty(flat.shape[1], np.float32)
+    for part in even_parts(len(out), TILE):
+        total = np.zeros(2 * (part.stop - part.start), np.float32)  # re² and im² apart: contiguous loops
+        for values in flat[:, part]:
+            floats = np.ascontiguousarray(values).view(np.float32)
+            total += floats * floats
+        np.sqrt(total.reshape(-1, 2).sum(axis=1), out=out[part])
+    return out.reshape(images.shape[1:])
 
 
 def combine(images: Complex, maps: Complex) -> Complex:
     """Σ_c conj(maps_c) · images_c: [coil, *grid] → [*grid]."""
-    total = np.zeros(images.shape[1:], np.complex64)
-    for image, coil_map in zip(images, maps, strict=True):
-        total += coil_map.conj() * image
-    return total
+    flat, flat_maps = images.reshape(len(images), -1), maps.reshape(len(maps), -1)
+    out = np.zeros(flat.shape[1], np.complex64)
+    for part in even_parts(len(out), TILE):
+        for values, sensitivity in zip(flat[:, part], flat_maps[:, part], strict=True):
+            out[part] += sensitivity.conj() * values
+    return out.reshape(images.shape[1:])
 
 
 def expand(image: Complex, maps: Complex) -> Complex:
     """maps_c · image: [*grid] → [coil, *grid]."""
-    return np.multiply(maps, image, dtype=np.complex64)
+    return np.multiply(maps, image)
 
 
 def whiten(whitening: Complex, samples: Complex) -> Complex:
-    """whitening [coil, coil] applied to samples [..., coil, sample] along the coil axis."""
-    out: Complex = np.matmul(whitening, samples)
+    """whitening [coil, coil] applied to samples [..., coil, sample] along the coil axis, one readout at a time.
+
+    Each readout is copied into an aligned buffer first: samples of an MRD stream stand on 2-byte boundaries, where
+    BLAS cannot read them and NumPy would copy the whole run.
+    """
+    out = np.empty((*samples.shape[:-2], len(whitening), samples.shape[-1]), np.complex64)
+    aligned = np.empty(samples.shape[-2:], np.complex64)
+    for index in np.ndindex(samples.shape[:-2]):
+        copy_samples(aligned, samples[index])
+        np.matmul(whitening, aligned, out=out[index])
     return out
+
+
+def copy_samples(target: Complex, source: Complex) -> None:
+    """target[...] = source, as bytes where samples are adjacent: NumPy copies unaligned complex values far slower."""
+    if source.strides[-1] == source.itemsize:
+        target.view(np.uint8)[...] = source.view(np.uint8)
+    else:
+        target[...] = source

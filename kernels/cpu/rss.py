@@ -125,7 +125,9 @@ class FusedRss:
             coils = len(whitening)
             load = partial(load_packed, self._mix(as_bytes(kspace), grid, whitening))
         add = self._add_planes if z == 1 else self._add_volumes
-        return centred_root(add(load, grid, coils), crop, 1 / (z * y * x))
+        # Samples near the end of single precision overflow to inf, which the caller sees in the image.
+        with np.errstate(over="ignore", invalid="ignore"):
+            return centred_root(add(load, grid, coils), crop, 1 / (z * y * x))
 
     def _add_planes(self, load: Load, grid: Grid, coils: int) -> Real:
         """Σ |image|² of 2-D coils, [1, y, kept] in FFT order."""

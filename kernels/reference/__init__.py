@@ -1,1 +1,70 @@
+"""The slow, obviously right twin of every kernel: direct sums in double precision, for tests and bench."""
 
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.contract import Complex, Real
+from kernels.reference import direct
+
+Single = np.complex64
+
+
+class ReferenceNufft:
+    """`NufftPlan` by direct sums."""
+
+    def __init__(self, points: Real, shape: tuple[int, ...]) -> None:
+        self.shape = tuple(shape)
+        self.samples = points.shape[:-1]
+        self._points = points
+
+    def forward(self, x: Complex) -> Complex:
+        """See `NufftPlan.forward`."""
+        return direct.nufft_forward(self._points, x, self.shape).astype(Single)
+
+    def adjoint(self, y: Complex) -> Complex:
+        """See `NufftPlan.adjoint`."""
+        return direct.nufft_adjoint(self._points, y, self.shape).astype(Single)
+
+    def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
+        """See `NufftPlan.normal`."""
+        return direct.nufft_normal(self._points, x, self.shape, weights=weights, maps=maps).astype(Single)
+
+
+class ReferenceKernels:
+    """`Kernels` by the sums of their definitions; results rounded to single precision once, at the end."""
+
+    device = "reference"
+
+    def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> ReferenceNufft:
+        """See `Kernels.nufft`; exact whatever eps asks for."""
+        return ReferenceNufft(points, shape)
+
+    def fft(self, x: Complex, *, axes: int) -> Complex:
+        """See `Kernels.fft`."""
+        return direct.dft(x, x.shape[x.ndim - axes :], sign=-1).astype(Single)
+
+    def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.ifft`."""
+        return direct.dft(x, crop or x.shape[x.ndim - axes :], sign=1).astype(Single)
+
+    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
+        """See `Kernels.ifft_rss`."""
+        mixed = kspace if whitening is None else direct.mix(whitening, kspace)
+        return direct.rss(direct.dft(mixed, crop, sign=1)).astype(np.float32)
+
+    def rss(self, images: Complex) -> Real:
+        """See `Kernels.rss`."""
+        return direct.rss(images).astype(np.float32)
+
+    def combine(self, images: Complex, maps: Complex) -> Complex:
+        """See `Kernels.combine`."""
+        return direct.combine(images, maps).astype(Single)
+
+    def expand(self, image: Complex, maps: Complex) -> Complex:
+        """See `Kernels.expand`."""
+        return direct.expand(image, maps).astype(Single)
+
+    def whiten(self, whitening: Complex, samples: Complex) -> Complex:
+        """See `Kernels.whiten`."""
+        return np.moveaxis(direct.mix(whitening, np.moveaxis(samples, -2, 0)), 0, -2).astype(Single)

@@ -1,0 +1,88 @@
+"""Every kernel as the sum that defines it, in complex128."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.contract import Complex, Real
+
+Exact = NDArray[np.complex128]
+BLOCK = 256  # points whose exponentials are held at once
+
+
+def centred(size: int) -> NDArray[np.int64]:
+    """r = −⌊N/2⌋ … ⌈N/2⌉−1."""
+    return np.arange(size) - size // 2
+
+
+def positions(shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """The centred positions of all voxels, [voxel, axis]."""
+    return np.stack(np.meshgrid(*map(centred, shape), indexing="ij"), axis=-1).reshape(-1, len(shape))
+
+
+def exponentials(points: Real, shape: tuple[int, ...]) -> list[Exact]:
+    """exp(−i k_j·r) as blocks [point, voxel]."""
+    flat = points.reshape(-1, len(shape)).astype(np.float64)
+    r = positions(shape).T.astype(np.float64)
+    return [np.exp(-1j * (flat[start : start + BLOCK] @ r)) for start in range(0, len(flat), BLOCK)]
+
+
+def nufft_forward(points: Real, x: Complex | Exact, shape: tuple[int, ...]) -> Exact:
+    """y_j = Σ_r x_r exp(−i k_j·r): x [*batch, *shape] → [*batch, *samples]."""
+    batch = x.shape[: x.ndim - len(shape)]
+    flat = x.reshape(*batch, -1).astype(np.complex128)
+    y = np.concatenate([flat @ block.T for block in exponentials(points, shape)], axis=-1)
+    return y.reshape(*batch, *points.shape[:-1])
+
+
+def nufft_adjoint(points: Real, y: Complex | Exact, shape: tuple[int, ...]) -> Exact:
+    """x_r = Σ_j y_j exp(+i k_j·r): y [*batch, *samples] → [*batch, *shape]."""
+    batch = y.shape[: y.ndim - points.ndim + 1]
+    flat = y.reshape(*batch, -1).astype(np.complex128)
+    x = np.zeros((*batch, np.prod(shape)), np.complex128)
+    for i, block in enumerate(exponentials(points, shape)):
+        x += flat[..., i * BLOCK : (i + 1) * BLOCK] @ block.conj()
+    return x.reshape(*batch, *shape)
+
+
+def nufft_normal(
+    points: Real, x: Complex, shape: tuple[int, ...], *, weights: Real | None, maps: Complex | None
+) -> Exact:
+    """Σ_c conj(S_c) adjoint(weights · forward(S_c x))."""
+    images = x if maps is None else expand(x, maps)
+    y = nufft_forward(points, images, shape)
+    back = nufft_adjoint(points, y if weights is None else y * weights, shape)
+    return back if maps is None else combine(back, maps)
+
+
+def dft(x: Complex | Exact, crop: tuple[int, ...], *, sign: int) -> Exact:
+    """Centred orthonormal DFT exp(sign · 2πi k r / N) of the last len(crop) axes, of which the centre is kept."""
+    y = x.astype(np.complex128)
+    for axis, kept in zip(range(x.ndim - len(crop), x.ndim), crop, strict=True):
+        n = x.shape[axis]
+        matrix = np.exp(sign * 2j * np.pi * np.outer(centred(kept), centred(n)) / n) / np.sqrt(n)
+        y = np.moveaxis(np.tensordot(matrix, y, axes=(1, axis)), 0, axis)
+    return y
+
+
+def mix(whitening: Complex, samples: Complex) -> Exact:
+    """Σ_c W_dc s_c over the first axis: samples [coil, ...] → [coil, ...]."""
+    return np.tensordot(whitening.astype(np.complex128), samples, axes=(1, 0))
+
+
+def rss(images: Complex | Exact) -> NDArray[np.float64]:
+    """√Σ_c |I_c|²: images [coil, *grid] → [*grid]."""
+    power: NDArray[np.float64] = (np.abs(images.astype(np.complex128)) ** 2).sum(axis=0)
+    return np.sqrt(power)
+
+
+def combine(images: Complex | Exact, maps: Complex) -> Exact:
+    """Σ_c conj(S_c) I_c: [coil, *grid] → [*grid]."""
+    summed: Exact = (maps.conj() * images.astype(np.complex128)).sum(axis=0)
+    return summed
+
+
+def expand(image: Complex, maps: Complex) -> Exact:
+    """S_c x: [*grid] → [coil, *grid]."""
+    return maps.astype(np.complex128) * image
