@@ -122,8 +122,9 @@ class Pool(Generic[Key, Work]):
         return len(self._idle)
 
     def __del__(self) -> None:
-        with _PLANNER:
-            self._idle.clear()
+        if _PLANNER is not None:  # the interpreter takes module names away before it ends
+            with _PLANNER:
+                self._idle.clear()
 
 
 def buffer(rows: int, columns: int) -> Complex:
