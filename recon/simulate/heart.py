@@ -94,7 +94,7 @@ def heart_spiral(choice: Choice, rng: Generator) -> Measurement:
     film = continuous(points, r_waves_s, repetitions=choice.repetitions)
     head = _heads(film, coils=choice.coils, sample_time_us=SPIRAL_SAMPLE_TIME_US)
     head["repetition"], head["center_sample"] = film.frame, 0
-    return _measure(scan, film, head, signal=_spoiled, noise_std=SPIRAL_NOISE, r_waves_s=r_waves_s)
+    return _measure(scan, film, head, signal=spoiled, noise_std=SPIRAL_NOISE, r_waves_s=r_waves_s)
 
 
 def triggered(spokes: Points, r_waves_s: Vector, *, per_beat: int) -> Film:
@@ -123,7 +123,7 @@ def _balanced(kind: Tissue) -> complex:
     return balanced(kind, RADIAL)
 
 
-def _spoiled(kind: Tissue) -> complex:
+def spoiled(kind: Tissue) -> complex:
     fresh = FRESH_BLOOD if kind is TISSUES["blood"] else 0.0
     left = FAT_LEFT if kind is TISSUES["fat"] else 1.0
     return left * gradient_echo(kind, SPIRAL, fresh=fresh)
@@ -168,11 +168,11 @@ class Stage:
     signal: Signal
 
 
-def _chest(stage: Stage) -> Shapes:
+def chest(stage: Stage) -> Shapes:
     return replace(objects.chest(stage.signal), blur_mm=EDGE_MM)
 
 
-def _heart(stage: Stage, contracted: float) -> Shapes:
+def heart(stage: Stage, contracted: float) -> Shapes:
     return replace(objects.heart(stage.signal, contracted), blur_mm=EDGE_MM)
 
 
@@ -181,20 +181,20 @@ def _samples(stage: Stage, film: Film) -> NDArray[np.complex64]:
     encoded = stage.encoding.encoded
     k = film.points.astype(np.float64) / np.array(encoded.spacing_mm[:0:-1])
     scale = unit(encoded, 2)
-    resting = (scale * coil_spectrum(_chest(stage), stage.coils, k)).astype(np.complex64)
+    resting = (scale * coil_spectrum(chest(stage), stage.coils, k)).astype(np.complex64)
     samples = resting.transpose(1, 0, 2)[film.shot]
     contracted = contraction(film.since_beat_s)
     # Triggered readouts meet the same state in every beat, so there are fewer states than readouts.
     for state in np.unique(contracted):
         rows = np.flatnonzero(contracted == state)
-        moving = coil_spectrum(_heart(stage, float(state)), stage.coils, k[film.shot[rows]])
+        moving = coil_spectrum(heart(stage, float(state)), stage.coils, k[film.shot[rows]])
         samples[rows] += scale * moving.transpose(1, 0, 2)
     return samples
 
 
 def _ideals(stage: Stage, film: Film, head: Heads) -> tuple[Ideal, ...]:
-    chest = _chest(stage)
-    resting, inside = _grid(stage, chest), mask(chest, stage.encoding.recon)
+    chest = chest(stage)
+    resting, inside = grid(stage, chest), mask(chest, stage.encoding.recon)
     sigma = _noise_gain(film, stage.encoding.encoded)
     frames = [np.flatnonzero(film.frame == frame) for frame in range(int(film.frame.max()) + 1)]
     return tuple(
@@ -219,12 +219,12 @@ def _noise_gain(film: Film, space: Space) -> float:
 def _frame(stage: Stage, resting: Spectrum, contracted: Vector) -> NDArray[np.complex64]:
     """Coil images [coil, z, y, x] of the object averaged over the states that the heart is in during a frame."""
     states = np.quantile(contracted, (np.arange(MOMENTS) + 0.5) / MOMENTS)
-    hearts = objects.join(*(_heart(stage, float(state)) for state in states))
+    hearts = objects.join(*(heart(stage, float(state)) for state in states))
     mean = replace(hearts, intensity=hearts.intensity / MOMENTS)
-    return coil_images((resting + _grid(stage, mean))[:, None], stage.encoding.recon.matrix)
+    return coil_images((resting + grid(stage, mean))[:, None], stage.encoding.recon.matrix)
 
 
-def _grid(stage: Stage, shapes: Shapes) -> Spectrum:
+def grid(stage: Stage, shapes: Shapes) -> Spectrum:
     encoded = stage.encoding.encoded
     matrix, view = encoded.matrix[:0:-1], np.array(encoded.field_of_view_mm[:0:-1])
     return unit(encoded, 2) * coil_grid_spectrum(shapes, stage.coils, matrix=matrix, field_of_view_mm=view)

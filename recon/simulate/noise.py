@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import exp, lgamma, sqrt
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -42,23 +44,28 @@ def mean_magnitude(truth: Real, coils: int) -> Real:
 
     The mean of a non-central chi distribution with 2·coils degrees of freedom (doi:10.1002/mrm.1910130406).
     """
-    from scipy.special import gammaln, hyp1f1
-
     half = np.square(truth) / 2
-    ratio = np.exp(gammaln(coils + 0.5) - gammaln(coils))
-    small = np.sqrt(2) * ratio * hyp1f1(-0.5, coils, -np.minimum(half, LARGE))
-    return np.where(half < LARGE, small, _mean_far(np.maximum(half, LARGE), coils))
+    far = 8 * coils + 100.0  # from here on the terms of the asymptotic series shrink by eight at first
+    return np.where(half < far, _mean_near(np.minimum(half, far), coils), _mean_far(np.maximum(half, far), coils))
 
 
-LARGE = 500.0  # value of truth²/2 from which the series below beats the library function
+def _mean_near(half: Real, coils: int) -> Real:
+    # A Poisson mixture of central chi means. All terms are positive, which the library's 1F1 does not manage.
+    term = np.exp(-half) * sqrt(2) * exp(lgamma(coils + 0.5) - lgamma(coils))
+    total = term.copy()
+    largest = float(half.max(initial=0.0))
+    for n in range(1, int(largest + 10 * sqrt(largest) + 40)):  # ten deviations past the mixture's mean
+        term = term * half * ((coils + n - 0.5) / (n * (coils + n - 1)))
+        total += term
+    return np.asarray(total, np.float64)
 
 
 def _mean_far(half: Real, coils: int) -> Real:
-    # Asymptotic series of the same confluent function; each term shrinks by about coils/half.
+    # Asymptotic series of the confluent function in that mean.
     term, total = np.ones_like(half), np.ones_like(half)
     for n in range(12):
         term = term * (n - 0.5) * (n + 0.5 - coils) / ((n + 1) * half)
-        total = total + term
+        total += term
     return np.asarray(np.sqrt(2 * half) * total, np.float64)
 
 

@@ -38,8 +38,8 @@ HEAD = (
     Region("left thalamus", "grey matter", "white matter", (15, 26, -22), (9, 15, 12), -20),
     Region("right thalamus", "grey matter", "white matter", (-15, 26, -22), (9, 15, 12), 20),
     Region("third ventricle", "fluid", "white matter", (0, 6, -16), (3, 12, 9)),
-    Region("cerebellum", "grey matter", "white matter", (0, 38, -42), (26, 16, 9)),
-    Region("lesion", "lesion", "white matter", (30, -24, 12), (8, 6, 9), 30),
+    Region("cerebellum", "grey matter", "white matter", (0, 32, -42), (22, 14, 7)),
+    Region("lesion", "lesion", "white matter", (34, 0, 12), (8, 6, 9), 30),
     Region("occipital lesion", "lesion", "white matter", (-22, 46, 6), (4, 5, 6)),
     # On the left side of the scalp only, so that a flipped image is seen at once.
     Region("oil capsule", "oil", "", (83, 2, 4), (5, 7, 7)),

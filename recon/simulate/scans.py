@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from recon.errors import RecipeError
 from recon.mrd.hdf5 import write_scan
-from recon.mrd.header import write_header
+from recon.mrd.header import parse_header, write_header
 from recon.scan import Flag, Readouts, Scan, ScanHeader, Waveform
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
@@ -123,8 +123,9 @@ def _assemble(measured: Measurement, true: Spectrum, rng: Generator, *, seed: in
     runs.append(Readouts(_stamped(measured, begin_s), samples, measured.trajectory))
     uid = 1000 + seed
     _number([run.head for run in runs], uid=uid)
-    header = _with_patient(measured.header, seed)
-    scan = Scan(replace(header, xml=write_header(header)), tuple(runs), _physiology(measured, begin_s, uid=uid))
+    # Read back, so that the header means what a receiver finds in its XML.
+    header = parse_header(write_header(_with_patient(measured.header, seed)))
+    scan = Scan(header, tuple(runs), _physiology(measured, begin_s, uid=uid))
     return scan, np.concatenate(starts)
 
 
