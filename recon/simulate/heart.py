@@ -67,7 +67,7 @@ def heart_radial(choice: Choice, rng: Generator) -> Measurement:
     film = triggered(golden_spokes(RADIAL_BEATS * per_beat, 2 * n), r_waves_s, per_beat=per_beat)
     head = _heads(film, coils=choice.coils, sample_time_us=RADIAL_SAMPLE_TIME_US)
     head["repetition"], head["phase"] = np.divmod(film.frame, RADIAL_PHASES)
-    return _measure(scan, film, head, signal=_balanced, noise_std=RADIAL_NOISE, r_waves_s=r_waves_s)
+    return _measure(scan, film, head, signal=balanced_signal, noise_std=RADIAL_NOISE, r_waves_s=r_waves_s)
 
 
 def heart_spiral(choice: Choice, rng: Generator) -> Measurement:
@@ -94,7 +94,7 @@ def heart_spiral(choice: Choice, rng: Generator) -> Measurement:
     film = continuous(points, r_waves_s, repetitions=choice.repetitions)
     head = _heads(film, coils=choice.coils, sample_time_us=SPIRAL_SAMPLE_TIME_US)
     head["repetition"], head["center_sample"] = film.frame, 0
-    return _measure(scan, film, head, signal=spoiled, noise_std=SPIRAL_NOISE, r_waves_s=r_waves_s)
+    return _measure(scan, film, head, signal=spoiled_signal, noise_std=SPIRAL_NOISE, r_waves_s=r_waves_s)
 
 
 def triggered(spokes: Points, r_waves_s: Vector, *, per_beat: int) -> Film:
@@ -119,11 +119,11 @@ def continuous(points: Points, r_waves_s: Vector, *, repetitions: int) -> Film:
     return Film(points, spiral_areas(points), shot, frame, start_s, since_beat(start_s, r_waves_s))
 
 
-def _balanced(kind: Tissue) -> complex:
+def balanced_signal(kind: Tissue) -> complex:
     return balanced(kind, RADIAL)
 
 
-def spoiled(kind: Tissue) -> complex:
+def spoiled_signal(kind: Tissue) -> complex:
     fresh = FRESH_BLOOD if kind is TISSUES["blood"] else 0.0
     left = FAT_LEFT if kind is TISSUES["fat"] else 1.0
     return left * gradient_echo(kind, SPIRAL, fresh=fresh)
@@ -193,8 +193,8 @@ def _samples(stage: Stage, film: Film) -> NDArray[np.complex64]:
 
 
 def _ideals(stage: Stage, film: Film, head: Heads) -> tuple[Ideal, ...]:
-    chest = chest(stage)
-    resting, inside = grid(stage, chest), mask(chest, stage.encoding.recon)
+    rest = chest(stage)
+    resting, inside = grid(stage, rest), mask(rest, stage.encoding.recon)
     sigma = _noise_gain(film, stage.encoding.encoded)
     frames = [np.flatnonzero(film.frame == frame) for frame in range(int(film.frame.max()) + 1)]
     return tuple(

@@ -29,7 +29,7 @@ from recon.simulate.heart import (
     chest,
     grid,
     heart,
-    spoiled,
+    spoiled_signal,
 )
 from recon.simulate.measurement import chest_array, seen_by
 from recon.simulate.physiology import contraction
@@ -232,7 +232,7 @@ def test_the_heart_moves_and_the_rest_does_not() -> None:
 
 def test_moments_of_the_truth_are_enough() -> None:
     """The mean over a few moments of a frame against that over all its readouts, when the heart is fastest."""
-    stage = Stage(small("heart-spiral").scan.header.encodings[0], _chest_coils(), spoiled)
+    stage = Stage(small("heart-spiral").scan.header.encodings[0], _chest_coils(), spoiled_signal)
     contracted = contraction(0.12 + 0.009 * np.arange(12))
     moments = np.quantile(contracted, (np.arange(MOMENTS) + 0.5) / MOMENTS)
     every, few = (
