@@ -50,7 +50,7 @@ class Reception:
         self.stream = ScanStream(record.id, desk.spool.path(record.id), desk.config, method=record.method)
 
     def take(self, step: Step) -> None:
-        """Open the scan when its header came, and hand on its frames."""
+        """Open the scan when its header came, hand on its frames, then raise the step's error if it has one."""
         if self.stream.header is not None and not self.live.opened:
             self._open()
         for frame in step.frames:
@@ -62,6 +62,8 @@ class Reception:
             )
         for text in step.warnings:
             self.warn(text)
+        if step.error is not None:
+            raise step.error
 
     def warn(self, text: str) -> None:
         """Put a remark into record and log, once."""
@@ -73,7 +75,8 @@ class Reception:
         """All bytes there will ever be are on disk; raises RefusedError if that cannot be written down."""
         live, clock = self.live, self.desk.clock
         state = State.ACCEPTED if complete else live.record.state
-        live.update(received_s=clock(), complete=complete, state=state, readouts=self.stream.readouts)
+        received_s = live.record.received_s or clock()
+        live.update(received_s=received_s, complete=complete, state=state, readouts=self.stream.readouts)
         line = f"received {live.record.readouts} readouts, {live.record.bytes} bytes"
         self.desk.recorder.write_through(live, line)
         self._received(complete=complete, reason=reason)
@@ -202,13 +205,17 @@ class Intake:
         try:
             self._keep(view)
             step = decode()
-            if step.frames or step.messages:
+            if step.frames or step.messages or step.error:
                 self._reception.take(step)
                 self._report()
             elif self._bytes - self._reported[0] >= _REPORT_BYTES:
                 self._report()
         except ReconError as error:
             self._fail(error)
+            raise
+        except Exception as error:
+            # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
+            self._fail(ReconError(f"internal error {type(error).__name__} while receiving: see the server's log"))
             raise
         return step.messages
 
@@ -273,6 +280,7 @@ class Intake:
         self._over = True
         if self._file is not None:
             self._file.remove()
+        self._live.results.remove()
         self._desk.forget(self._live)
         return True
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from cluster.job import ScanRecord
-from cluster.results import ResultFile, ResultStore
+from cluster.results import ResultStore
 
 
 class LiveScan:
@@ -23,22 +23,13 @@ class LiveScan:
         self.lines = 0  # log lines written
         self.broken = ""  # why its images cannot be kept
         self.ended = threading.Event()  # its final record is in the ledger
+        self.results = store.create(record.id)  # replaces the images of an earlier run
         self._record = record
-        self._store = store
-        self._results: ResultFile | None = None
 
     @property
     def record(self) -> ScanRecord:
         """The record as of now."""
         return self._record
-
-    @property
-    def results(self) -> ResultFile:
-        """The file of its images, created when first asked for."""
-        with self.lock:
-            if self._results is None:
-                self._results = self._store.create(self._record.id)
-            return self._results
 
     def update(self, **changes: Any) -> ScanRecord:
         """Change fields of the record; what has ended stays as it is."""
@@ -48,11 +39,9 @@ class LiveScan:
             return self._record
 
     def close(self) -> None:
-        """Let go of the image file; followers are told that no more come."""
-        with self.lock:
-            if self._results is not None:
-                self._results.close()
-            self.ended.set()
+        """No more images come: followers stop after the last."""
+        self.results.close()
+        self.ended.set()
 
 
 class Subscription:

@@ -6,8 +6,11 @@ from cluster.intake import Reception
 from recon.errors import FileError, ReconError
 
 
-def replay(reception: Reception, *, complete: bool) -> None:
-    """Feed the spooled bytes of a scan to the scheduler; `complete`: its end was acknowledged, even without CLOSE."""
+def replay(reception: Reception, *, complete: bool, reason: str) -> None:
+    """Feed the spooled bytes of a scan to the scheduler.
+
+    `complete`: its end was acknowledged, even without CLOSE; `reason` says why it is not, if it is not.
+    """
     try:
         _feed(reception)
         if reception.desk.stopping():
@@ -15,7 +18,7 @@ def replay(reception: Reception, *, complete: bool) -> None:
         complete = complete or reception.stream.closed
         if complete:
             reception.take(reception.stream.finish())
-        reception.end(complete=complete, reason="" if complete else "the server stopped while the scan was coming in")
+        reception.end(complete=complete, reason="" if complete else reason)
     except ReconError as error:
         reception.fail(error)
 

@@ -113,6 +113,11 @@ class ResultFile:
                 os.close(self._fd)
                 self._fd = -1
 
+    def remove(self) -> None:
+        """Close and delete the file: the scan never was one."""
+        self.close()
+        self.path.unlink(missing_ok=True)
+
     def _wait(self, number: int, timeout_s: float | None) -> bool:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self.count > number, timeout_s)

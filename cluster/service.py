@@ -92,7 +92,7 @@ class Service:
             capacity=config.event_queue_events,
             tick_s=config.tick_s,
         )
-        self._replays: Stage[tuple[LiveScan, bool]] = Stage(
+        self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
             "replay", self._replay, lambda: None, capacity=config.max_scans_in_flight, tick_s=config.tick_s
         )
         self._desk = Desk(
@@ -320,13 +320,13 @@ class Service:
             self._again(live, old, "taken up after a restart")
 
     def _again(self, live: LiveScan, old: ScanRecord, line: str) -> None:
-        live.results  # noqa: B018  # replaces the images of the earlier run, before anyone can follow
         self._recorder.write(live, line)
-        self._replays.put((live, old.complete))
+        self._replays.put((live, old))
 
-    def _replay(self, item: tuple[LiveScan, bool]) -> None:
-        live, complete = item
-        replay(Reception(self._desk, live), complete=complete)
+    def _replay(self, item: tuple[LiveScan, ScanRecord]) -> None:
+        live, old = item
+        reason = old.reason or "the server stopped while the scan was coming in"
+        replay(Reception(self._desk, live), complete=old.complete, reason=reason)
 
 
 class Do:

@@ -10,7 +10,7 @@ from cluster.config import ClusterConfig
 from cluster.events import Extent, FrameReady, FrameRef
 from cluster.runs import RunTable
 from recon.assemble import Assembler, FrameIndex
-from recon.errors import LimitError, ScanError
+from recon.errors import LimitError, ReconError, ScanError
 from recon.methods import METHODS, choose
 from recon.mrd.header import parse_header
 from recon.mrd.wire import (
@@ -48,6 +48,7 @@ class Step:
     frames: list[FrameReady] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    error: ReconError | None = None  # what stopped the stream; the rest of the step came before it
 
 
 class ScanStream:
@@ -86,7 +87,7 @@ class ScanStream:
         return self._decoder.get_buffer()
 
     def received(self, count: int) -> Step:
-        """Take in the `count` bytes just written to the buffer; raises ReconError where they are wrong."""
+        """Take in the `count` bytes just written to the buffer."""
         return self._take(self._decoder.received(count))
 
     def feed(self, data: memoryview) -> Step:
@@ -94,23 +95,29 @@ class ScanStream:
         return self._take(self._decoder.feed(data))
 
     def finish(self) -> Step:
-        """The stream came to its end: frames that nothing announced as complete. Raises ReconError if it broke off."""
-        self._decoder.finish()
+        """The stream came to its end: frames that nothing announced as complete."""
         step = Step()
-        if self._assembler is not None:
-            self._add(self._assembler.finish(), step)
+        try:
+            self._decoder.finish()
+            if self._assembler is not None:
+                self._add(self._assembler.finish(), step)
+        except ReconError as error:
+            step.error = error
         return step
 
     def _take(self, messages: Iterable[Message]) -> Step:
         step = Step()
-        for message in messages:
-            if isinstance(message, AcquisitionRun):
-                self._readouts(message, step)
-                continue
-            self._other(message)
-            step.messages.append(message)
-            if self.closed:
-                break
+        try:
+            for message in messages:
+                if isinstance(message, AcquisitionRun):
+                    self._readouts(message, step)
+                    continue
+                self._other(message)
+                step.messages.append(message)
+                if self.closed:
+                    break
+        except ReconError as error:
+            step.error = error
         return step
 
     def _other(self, message: Message) -> None:

@@ -347,17 +347,17 @@ class ThreadWorkers:
             lane.join()
 
     def _begin(self, name: str) -> None:
-        self._lanes[name] = ThreadLane(name, self._settings, self._post)
+        self._lanes[name] = ThreadLane(Worker(name, self._settings), self._post)
 
 
 class ThreadLane:
     """One thread with one worker."""
 
-    def __init__(self, name: str, settings: WorkerSettings, post: Post) -> None:
+    def __init__(self, worker: Worker, post: Post) -> None:
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._left = threading.Event()
         self._thread = threading.Thread(
-            target=self._run, args=(name, settings, post), name=f"worker-{name}", daemon=True
+            target=self._run, args=(worker, post), name=f"worker-{worker.name}", daemon=True
         )
         self._thread.start()
 
@@ -374,8 +374,7 @@ class ThreadLane:
         """Wait for the end."""
         self._thread.join()
 
-    def _run(self, name: str, settings: WorkerSettings, post: Post) -> None:
-        worker = Worker(name, settings)
+    def _run(self, worker: Worker, post: Post) -> None:
         post(worker.ready())
         while (batch := self._inbox.get()) is not None and not self._left.is_set():
             done = worker.run(batch)

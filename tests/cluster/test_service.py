@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from cluster.events import State
 from tests.cluster import scans

@@ -1,0 +1,164 @@
+"""Workers as Ray actors: one per GPU, or one per share of the CPUs."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from cluster.events import Batch, BatchDone, WorkerReady
+from cluster.worker import Worker, WorkerSettings
+from cluster.workers import ChildLostError, Lanes, Post
+from recon.errors import DeviceError, ReconError
+
+LOCAL = "local"
+_LOST = "lost"
+
+
+class Actor:
+    """What runs inside a Ray actor; batches one after the other, `watch` beside them."""
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+
+    def announce(self, name: str, settings: WorkerSettings) -> WorkerReady | str:
+        """Become a worker; a text says why that is not possible."""
+        try:
+            self._worker = Worker(name, settings)
+        except ReconError as error:
+            return str(error)
+        return self._worker.ready()
+
+    def run(self, batch: Batch) -> BatchDone:
+        """Carry out a batch."""
+        assert self._worker is not None
+        return self._worker.run(batch)
+
+    def pid(self) -> int:
+        """This process."""
+        return os.getpid()
+
+    def watch(self) -> None:
+        """Never return: the caller learns at once when this process is gone."""
+        threading.Event().wait()
+
+
+class RayChild:
+    """One actor."""
+
+    def __init__(self, ray: Any, name: str, settings: WorkerSettings) -> None:
+        self._ray = ray
+        self._name = name
+        self._settings = settings
+        gpus = 1 if settings.device.startswith("cuda") else 0
+        # Ray never restarts it: after a restart it would replay queued calls out of order. The lane starts another.
+        made = ray.remote(num_cpus=settings.threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"watch": 2})
+        self._actor = made(Actor).remote()
+        self._pending: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def announce(self, timeout_s: float) -> WorkerReady:
+        """See Child."""
+        ready = self._get(self._actor.announce.remote(self._name, self._settings), timeout_s)
+        if not isinstance(ready, WorkerReady):
+            raise ChildLostError(str(ready))
+        threading.Thread(target=self._watch, name=f"watch-{self._name}", daemon=True).start()
+        return ready
+
+    def send(self, batch: Batch) -> None:
+        """See Child."""
+        self._pending.put(self._actor.run.remote(batch))
+
+    def receive(self) -> BatchDone:
+        """See Child."""
+        reference = self._pending.get()
+        if reference is _LOST:
+            raise ChildLostError("its actor ended")
+        done = self._get(reference, None)
+        assert isinstance(done, BatchDone)
+        return done
+
+    def kill(self) -> None:
+        """See Child."""
+        self._ray.kill(self._actor)
+
+    def close(self) -> None:
+        """See Child."""
+
+    def pid(self) -> int:
+        """The actor's process."""
+        pid: int = self._get(self._actor.pid.options(concurrency_group="watch").remote(), 10.0)
+        return pid
+
+    def _watch(self) -> None:
+        try:
+            self._ray.get(self._actor.watch.options(concurrency_group="watch").remote())
+        except self._ray.exceptions.RayError:
+            self._pending.put(_LOST)
+
+    def _get(self, reference: Any, timeout_s: float | None) -> Any:
+        try:
+            return self._ray.get(reference, timeout=timeout_s)
+        except self._ray.exceptions.GetTimeoutError as error:
+            raise ChildLostError(f"it was not ready within {timeout_s:g} s") from error
+        except self._ray.exceptions.RayError as error:
+            raise ChildLostError(f"its actor ended ({type(error).__name__})") from error
+
+
+class RayWorkers(Lanes):
+    """Workers in Ray actors, of a Ray that is started here ("local") or that runs already ("auto", or its address)."""
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        settings: WorkerSettings,
+        *,
+        address: str = LOCAL,
+        store_bytes: int = 1 << 30,
+        start_timeout_s: float = 120.0,
+    ) -> None:
+        super().__init__(names, start_timeout_s=start_timeout_s)
+        self._settings = settings
+        self._address = address
+        self._store_bytes = store_bytes
+        self._ray: Any = None
+
+    def start(self, post: Post) -> None:
+        """See Workers; raises DeviceError where Ray cannot be reached."""
+        # Without it Ray listens on all interfaces; it is read when ray is imported, and inherited by its processes.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+        import ray
+
+        self._ray = ray
+        try:
+            ray.init(**self._arguments())
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            raise DeviceError(
+                f"Ray at {self._address!r} cannot be used ({error}): start it, or use --ray off"
+            ) from error
+        super().start(post)
+
+    def spawn(self, name: str) -> RayChild:
+        """Start an actor for `name`."""
+        return RayChild(self._ray, name, self._settings)
+
+    def stop(self) -> None:
+        """See Workers."""
+        super().stop()
+        if self._ray is not None:
+            self._ray.shutdown()
+
+    def pid(self, worker: str) -> int:
+        """The process of a worker, for operators and tests."""
+        child = self._lanes[worker].child
+        return child.pid() if isinstance(child, RayChild) else 0
+
+    def _arguments(self) -> dict[str, Any]:
+        common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}
+        if self._address != LOCAL:
+            return {**common, "address": self._address}
+        count = len(self.names)
+        gpus = count if self._settings.device.startswith("cuda") else 0
+        cpus = count * self._settings.threads
+        return {**common, "num_cpus": cpus, "num_gpus": gpus, "object_store_memory": self._store_bytes}
