@@ -3,45 +3,107 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Sequence
+from math import isfinite
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.contract import Complex, Kernels
 from recon.errors import ScanError
 from recon.scan import Calibration, Readouts, ScanHeader
 
 Covariance = NDArray[np.complex128]
 
+SAMPLES_PER_COIL = 2  # fewer than the coils give a singular covariance, just as many a useless one
+DEAD = 1e-8  # noise power relative to the median coil's: no working receiver is 80 dB quieter than its neighbours
+DEPENDENT = 1e-6  # smallest eigenvalue of the correlation: below it single precision cannot tell the coils apart
+REMEDY = "acquire the noise scan again or set whiten to false"
 
-def noise_covariance(samples: NDArray[np.complex64]) -> Covariance:
-    """Covariance [coil, coil] of complex noise: samples [readout, coil, sample] → E[n nᴴ], complex128."""
+
+def noise_covariance(samples: Complex) -> Covariance:
+    """Covariance E[n nᴴ] of complex noise: samples [readout, coil, sample] → [coil, coil], in double precision."""
     coils = samples.shape[1]
-    flat = samples.transpose(1, 0, 2).reshape(coils, -1).astype(np.complex128)
-    return flat @ flat.conj().T / flat.shape[1]
+    total = np.zeros((coils, coils), np.complex128)
+    for readout in samples:
+        noise = readout.astype(np.complex128)
+        total += noise @ noise.conj().T
+    total /= len(samples) * samples.shape[2]
+    return total
 
 
-def whitening(noise: Iterable[Readouts], *, header: ScanHeader, sample_time_us: float) -> Calibration:
+def whitening(noise: Sequence[Readouts], *, header: ScanHeader, sample_time_us: float) -> Calibration:
     """Calibration whose whitening [coil, coil] gives noise of σ = 1 in each of the real and imaginary parts.
 
-    `noise` are the readouts of the noise scan, `sample_time_us` the imaging readouts' dwell time. Noise power is
+    `noise` are the readouts of the noise scan, `sample_time_us` is the imaging readouts' dwell time. Noise power is
     proportional to bandwidth: the covariance is scaled by noise dwell ÷ imaging dwell and divided by the header's
-    relative receiver noise bandwidth. Raises ScanError where the covariance cannot be inverted.
+    relative receiver noise bandwidth (doi:10.1002/mrm.20713). Raises ScanError where it cannot be inverted.
     """
-    runs = list(noise)
-    samples = np.concatenate([run.samples for run in runs])
-    dwell_us = float(runs[0].head["sample_time_us"][0])
-    # The receiver's filter lets less noise into the noise scan than its nominal bandwidth would: doi:10.1002/mrm.20713.
-    ratio = dwell_us / sample_time_us / (header.relative_noise_bandwidth or 1.0)
-    covariance = noise_covariance(samples) * ratio
-    matrix = whitening_matrix(covariance)
+    bandwidth = header.relative_noise_bandwidth or 1.0
+    if not (isfinite(bandwidth) and bandwidth > 0):
+        raise ScanError(f"relative receiver noise bandwidth is {bandwidth:g}, expected above 0: correct the header")
+    check_noise(noise)
+    matrix = whitening_matrix(imaging_covariance(noise, sample_time_us) / bandwidth)
     return Calibration(whitening=matrix, hash=hashlib.sha256(matrix.tobytes()).hexdigest())
 
 
-def whitening_matrix(covariance: Covariance) -> NDArray[np.complex64]:
-    """W [coil, coil] with W Ψ Wᴴ = 2 I: noise of σ = 1 in each of the real and imaginary parts."""
-    try:
-        factor = np.linalg.cholesky(covariance)
-    except np.linalg.LinAlgError as error:
-        raise ScanError("the noise scan's covariance is singular") from error
+def imaging_covariance(noise: Sequence[Readouts], sample_time_us: float) -> Covariance:
+    """Covariance [coil, coil] that the noise scan predicts for readouts of dwell time `sample_time_us`."""
+    coils = noise[0].samples.shape[1]
+    total, count = np.zeros((coils, coils), np.complex128), 0
+    for run in noise:
+        size = len(run.samples) * run.samples.shape[2]
+        total += size * dwell_ratio(run, sample_time_us) * noise_covariance(run.samples)
+        count += size
+    total /= count
+    return total
+
+
+def check_noise(noise: Sequence[Readouts]) -> None:
+    """Raises ScanError unless all runs have the same coils and together enough samples."""
+    coils = {run.samples.shape[1] for run in noise}
+    if len(coils) != 1:
+        raise ScanError(f"the noise scan has runs of {sorted(coils)} coils, expected one number: {REMEDY}")
+    count, wanted = sum(len(run.samples) * run.samples.shape[2] for run in noise), SAMPLES_PER_COIL * min(coils)
+    if count < wanted:
+        raise ScanError(
+            f"the noise scan has {count} samples of {min(coils)} coils, expected at least {wanted}: {REMEDY}"
+        )
+
+
+def dwell_ratio(run: Readouts, sample_time_us: float) -> float:
+    """Noise dwell ÷ imaging dwell; 1 where a header leaves either out, since both then come from one protocol."""
+    dwell_us = float(run.head["sample_time_us"][0])
+    known = all(isfinite(t) and t > 0 for t in (dwell_us, sample_time_us))
+    return dwell_us / sample_time_us if known else 1.0
+
+
+def whitening_matrix(covariance: Covariance) -> Complex:
+    """W [coil, coil] with W Ψ Wᴴ = 2 I, the inverse of Ψ's Cholesky factor; raises ScanError where Ψ has none."""
+    power = covariance.diagonal().real
+    if not np.isfinite(power).all():
+        raise ScanError(f"the noise scan's coil {_worst(~np.isfinite(power))} holds NaN or infinity: {REMEDY}")
+    if (power <= DEAD * np.median(power)).any():
+        dead = power <= DEAD * np.median(power)
+        raise ScanError(f"the noise scan's coil {_worst(dead)} holds no noise, it is not connected: {REMEDY}")
+    sigma = np.sqrt(power)
+    smallest = np.linalg.eigvalsh(covariance / np.outer(sigma, sigma))[0]
+    if smallest < DEPENDENT:
+        raise ScanError(
+            f"the noise scan's coils are not independent (smallest eigenvalue of their correlation {smallest:.1e},"
+            f" expected at least {DEPENDENT:g}): {REMEDY}"
+        )
+    factor = np.linalg.cholesky(covariance)
     return np.ascontiguousarray(np.sqrt(2) * np.linalg.inv(factor), dtype=np.complex64)
+
+
+def _worst(bad: NDArray[np.bool_]) -> int:
+    return int(np.flatnonzero(bad)[0])
+
+
+def remove_oversampling(samples: Complex, kept: int, kernels: Kernels) -> Complex:
+    """K-space [..., sample] of the central `kept` voxels of each readout's field of view: [..., kept].
+
+    For methods that need k-space of the smaller grid; its orthonormal inverse DFT is the cropped image.
+    """
+    return kernels.fft(kernels.ifft(samples, axes=1, crop=(kept,)), axes=1)
