@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from recon.lines import is_cartesian
+from recon.methods.cg_sense import CG_SENSE
 from recon.methods.fft import FFT
 from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
@@ -15,7 +16,7 @@ from recon.scan import Encoding
 
 __all__ = ["METHODS", "Method", "Workbench", "choose"]
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, GRIDDING, NULL)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, GRIDDING, CG_SENSE, NULL)}
 
 
 def choose(recipe: Recipe, encoding: Encoding) -> Recipe:
