@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,22 +116,47 @@ def bernoulli(place: float) -> float:
     return place**2 - place + 1 / 6
 
 
-def density_pipe_menon(kernels: Kernels, points: Real, shape: tuple[int, ...], *, iterations: int = 20) -> Real:
+def density_pipe_menon(
+    kernels: Kernels, points: Real, shape: tuple[int, ...], *, iterations: int = 20, round_view: bool = False
+) -> Real:
     """Density compensation for any trajectory: points [*samples, axis], grid `shape` → weights [*samples] (positive).
 
     Iterates w ← w / (w ⊛ ψ) (doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V), ψ being the
-    transform of the triangle 1 − |r|/N on each axis: non-negative, and zero at the distances of Cartesian samples.
+    transform of the autocorrelation of the field of view: of the triangle 1 − |r|/N on each axis, which is zero at the
+    distances of Cartesian samples, or with `round_view` of the inscribed ellipse's (doi:10.1002/mrm.21840), for
+    trajectories that meet Nyquist's condition in a round field of view only, as spirals do.
     Scale: for y_j = X(k_j) = Σ_r x_r exp(−i k_j·r), adjoint(w · y) approximates
-    x_r = (2π)⁻ᵈ ∫ X(k) exp(i k·r) dk, so w is an area over (2π)ᵈ, and exactly 1/∏N for a Cartesian trajectory.
-    For k-space of the orthonormal DFT the image is √∏N · adjoint(w · y).
+    x_r = (2π)⁻ᵈ ∫ X(k) exp(i k·r) dk, so w is an area over (2π)ᵈ, and exactly 1/∏N for a Cartesian trajectory
+    (without `round_view`). For k-space of the orthonormal DFT the image is √∏N · adjoint(w · y).
     """
     plan = kernels.nufft(points, tuple(2 * n for n in shape))
+    window = ellipse_overlap(shape) if round_view else box_overlap(shape)
+    least = window.sum(dtype=np.float64)  # ψ(0); as ψ ≥ 0, anything less at a sample is rounding
+    weights = np.ones(plan.samples, np.float32)
+    for _ in range(iterations):
+        blurred = plan.forward(window * plan.adjoint(weights.astype(np.complex64)))
+        weights /= np.maximum(blurred.real, np.float32(least) * weights)
+    return weights
+
+
+def box_overlap(shape: tuple[int, ...]) -> Real:
+    """How much a box of `shape` overlaps itself moved by r, on the doubled grid; 1 at r = 0."""
     window = np.ones((1,) * len(shape), np.float32)
     for axis, n in enumerate(shape):
         triangle = (1 - np.abs(np.arange(-n, n)) / n).astype(np.float32)
         window = window * triangle.reshape(-1, *(1,) * (len(shape) - 1 - axis))
-    weights = np.ones(plan.samples, np.float32)
-    for _ in range(iterations):
-        blurred = plan.forward(window * plan.adjoint(weights.astype(np.complex64)))
-        weights /= np.maximum(blurred.real, prod(shape) * weights)  # ψ ≥ 0: less than its own ψ(0) = ∏N is rounding
-    return weights
+    return window
+
+
+def ellipse_overlap(shape: tuple[int, ...]) -> Real:
+    """The same for the ellipse (ellipsoid) inscribed in the box."""
+    square = np.zeros((1,) * len(shape))
+    for axis, n in enumerate(shape):
+        square = square + (np.arange(-n, n) / n).reshape(-1, *(1,) * (len(shape) - 1 - axis)) ** 2
+    moved = np.minimum(np.sqrt(square), 1)  # in diameters
+    if len(shape) == 1:
+        return (1 - moved).astype(np.float32)
+    if len(shape) == 2:
+        lens: Real = (2 / np.pi * (np.arccos(moved) - moved * np.sqrt(1 - moved**2))).astype(np.float32)
+        return lens
+    return (1 - 1.5 * moved + 0.5 * moved**3).astype(np.float32)

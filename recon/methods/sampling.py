@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, NufftPlan, Real
+from kernels.geometry import density_pipe_menon
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
 from recon.scan import Frame
 
-ITERATIONS = 10  # of density compensation; the image changes by less than 0.1 % after five
+ITERATIONS = 10  # of density compensation; from five on the image changes by less than 0.1 %
 BEYOND = np.pi * 1.001  # a point this far out is outside the image's band, not a rounded π
 PLAN_BYTES_PER_POINT, PLAN_BYTES_PER_VOXEL = 48, 64
 
@@ -65,41 +65,19 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
     inside = (np.abs(points) <= BEYOND).all(axis=-1)
     points = np.where(inside[..., None], np.clip(points, -np.pi, np.pi), np.float32(0)).astype(np.float32)
     plan = kernels.nufft(points, inner(target)[3 - axes :], eps=eps)
-    raw = density(points, plan.shape, kernels) if frame.density is None else frame.density
-    weights = normalised(np.where(inside, raw, np.float32(0)), plan)
-    return Sampling(plan, weights, np.float32(prod(target.full) / np.sqrt(prod(frame.encoding.encoded.matrix))))
-
-
-def density(points: Real, shape: tuple[int, ...], kernels: Kernels) -> Real:
-    """Weights [*samples], up to a factor, that even out how densely `points` [*samples, axis] cover k-space.
-
-    Fixed point w ← w / (w ∗ C) of Pipe & Menon (doi:10.1002/(SICI)1522-2594(199901)41:1<179::AID-MRM25>3.0.CO;2-V) with
-    the non-negative kernel C whose transform is the autocorrelation of a disc as large as the image, which lets nothing
-    of an object's aliases inside the image pass (doi:10.1002/mrm.21840).
-    """
-    double = tuple(2 * n for n in shape)
-    plan = kernels.nufft(points, double, eps=1e-3)
-    window = _autocorrelation(double)
-    weights = np.ones(plan.samples, np.complex64)
-    for _ in range(ITERATIONS):
-        weights /= np.abs(plan.forward(plan.adjoint(weights) * window))
-    evened: Real = weights.real.copy()
-    return evened
-
-
-def _autocorrelation(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Autocorrelation of the ellipse (ellipsoid) inscribed in the central half of `shape`, 1 in the middle."""
-    axes = np.meshgrid(*((np.arange(n) - n // 2) / (n / 2) for n in shape), indexing="ij")
-    distance = np.minimum(np.sqrt(sum(axis**2 for axis in axes)), 1.0)
-    if len(shape) == 3:
-        return (1 - 1.5 * distance + 0.5 * distance**3).astype(np.float32)
-    overlap = 2 / np.pi * (np.arccos(distance) - distance * np.sqrt(1 - distance**2))
-    narrow: NDArray[np.float32] = overlap.astype(np.float32)
-    return narrow
+    if frame.density is None:
+        weights = density_pipe_menon(kernels, points, plan.shape, iterations=ITERATIONS, round_view=True)
+    else:
+        weights = normalised(np.where(inside, frame.density, np.float32(0)), plan)
+    scale = np.float32(prod(target.full) / np.sqrt(prod(frame.encoding.encoded.matrix)))
+    return Sampling(plan, np.where(inside, weights, np.float32(0)), scale)
 
 
 def normalised(weights: Real, plan: NufftPlan) -> Real:
-    """`weights` scaled so that adjoint(weights · forward(x)) keeps the size of a smooth x (Gaussian, σ = 2 voxels)."""
+    """`weights` of any scale, as the wire carries them, scaled so that adjoint(weights · forward(x)) keeps the size of x.
+
+    x is smooth, a Gaussian of σ = 2 voxels, so that the corners of k-space that nobody measures do not count.
+    """
     axes = np.meshgrid(*((np.arange(n) - n // 2) / 2 for n in plan.shape), indexing="ij")
     smooth: Complex = np.exp(-0.5 * sum(axis**2 for axis in axes)).astype(np.complex64)
     kept = np.vdot(smooth, plan.normal(smooth, weights=weights)).real / np.vdot(smooth, smooth).real
