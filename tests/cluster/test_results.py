@@ -1,0 +1,88 @@
+"""Images on disk: in order, whole, for any number of readers at any pace."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.results import ResultStore
+from recon.mrd.wire import Decoder, WireLimits, encode_image
+from recon.scan import Counters, Geometry, Image
+
+
+def image(number: int) -> Image:
+    pixels = np.full((1, 1, 4, 5), number, np.float32)
+    return Image(pixels, (1.0, 1.0, 1.0), Geometry(), Counters(repetition=number), index=number + 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultStore:
+    return ResultStore(tmp_path / "results", WireLimits())
+
+
+def numbers(messages: Iterator[bytes]) -> list[int]:
+    decoder = Decoder()
+    return [int(found.image.pixels[0, 0, 0, 0]) for message in messages for found in decoder.feed(message)]
+
+
+def test_reads_back_what_was_stored(store: ResultStore) -> None:
+    file = store.create("a")
+    file.append([image(0), image(1)])
+    file.append([image(2)])
+    file.sync()
+    file.close()
+    assert [found.counters.repetition for found in store.images("a")] == [0, 1, 2]
+    assert list(store.encoded("a")) == [encode_image(image(number)) for number in range(3)]
+    assert numbers(store.encoded("a", start=2)) == [2]
+    assert list(store.encoded("a", start=5)) == []
+    assert list(store.images("unknown")) == list(store.encoded("unknown")) == []
+
+
+def test_followers_get_every_image_once_at_their_own_pace(store: ResultStore) -> None:
+    file = store.create("a")
+    got: list[list[int]] = [[] for _ in range(4)]
+
+    def follow(number: int) -> None:
+        got[number] = numbers(file.follow(start=number))
+
+    threads = [threading.Thread(target=follow, args=(number,)) for number in range(4)]
+    file.append([image(0)])
+    for thread in threads:
+        thread.start()
+    for number in range(1, 30):
+        file.append([image(number)])
+    file.close()
+    for thread in threads:
+        thread.join(10.0)
+    assert got == [list(range(start, 30)) for start in range(4)]
+
+
+def test_follower_gives_up_after_its_time(store: ResultStore) -> None:
+    file = store.create("a")
+    file.append([image(0)])
+    assert numbers(file.follow(timeout_s=0.01)) == [0]
+    file.close()
+
+
+def test_follower_that_comes_late_gets_all(store: ResultStore) -> None:
+    file = store.create("a")
+    file.append([image(0)])
+    file.close()
+    assert numbers(file.follow()) == [0]
+
+
+def test_new_run_leaves_readers_of_the_old_one_alone(store: ResultStore) -> None:
+    old = store.create("a")
+    old.append([image(7)])
+    reader = old.follow()
+    assert numbers(iter([next(reader)])) == [7]
+    new = store.create("a")
+    new.append([image(8)])
+    old.close()
+    new.close()
+    assert list(reader) == []
+    assert numbers(store.encoded("a")) == [8]
