@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
 from mmap import mmap
 from typing import NoReturn, cast
 
@@ -204,20 +205,24 @@ _WORDS = {  # ids as a reader of an error knows them
 }
 _KINDS = {kind.value: kind for kind in _HEAD_BYTES}
 
-# Where the three sizes of an acquisition stand in its message.
+# What makes acquisitions alike: the id and the three sizes, and where in the message they stand.
 _SAMPLES, _COILS, _AXES = (
     _ID + READOUT_HEAD.fields[name][1]  # type: ignore[index]
     for name in ("number_of_samples", "active_channels", "trajectory_dimensions")
 )
-_SIZES = struct.Struct(f"<H2xH{_AXES - _COILS - 2}xH")
-assert _COILS == _SAMPLES + 4
+_ALIKE = (0, _SAMPLES, _COILS, _AXES)
+_KEY = struct.Struct("<H" + "".join(f"{b - a - 2}xH" for a, b in pairwise(_ALIKE)))
+_ACQUISITION_ID = np.frombuffer(struct.pack("<H", MessageId.ACQUISITION), np.uint8)
+_SAMPLE, _POINT = np.dtype("<c8"), np.dtype("<f4")
+_WAVEFORM_SIZES = struct.Struct("<HH")
+_WAVEFORM_SIZES_AT = _ID + WAVEFORM_HEAD.fields["number_of_samples"][1]  # type: ignore[index]
 
 
-def _within(size: int, limits: WireLimits, name: str, *, what: str) -> int:
-    """`size`, unless it is beyond the limit called `name`."""
+def _within(size: int, limits: WireLimits, name: str, *, what: Callable[[], str]) -> int:
+    """`size`, unless it is beyond the limit called `name`; the words are put together only when they are needed."""
     limit: int = getattr(limits, name)
     if size > limit:
-        raise LimitError(f"{what}, and this server's limit {name} is {limit}: send less, or raise the limit")
+        raise LimitError(f"{what()}, and this server's limit {name} is {limit}: send less, or raise the limit")
     return size
 
 
@@ -271,29 +276,31 @@ def _text_body(kind: MessageId, limit: str, code: str, skip: int) -> Callable[[_
     def measure(place: _Place) -> int:
         (size,) = place.unpack(code, skip)
         what = f"the {_WORDS[kind]} at byte {place.offset} is {size} bytes long"
-        return _within(size, place.limits, limit, what=what)
+        return _within(size, place.limits, limit, what=lambda: what)
 
     return measure
 
 
 def _acquisition_body(place: _Place) -> int:
-    samples, coils, axes = _SIZES.unpack_from(place.data.data, place.at + _SAMPLES)
-    size = samples * (8 * coils + 4 * axes)
-    what = (
-        f"the acquisition at byte {place.offset} declares {samples} samples × {coils} coils "
-        f"with {axes} trajectory axes, {size} bytes"
-    )
+    _, samples, coils, axes = _KEY.unpack_from(place.data.data, place.at)
+    size: int = samples * (8 * coils + 4 * axes)
+
+    def what() -> str:
+        return (
+            f"the acquisition at byte {place.offset} declares {samples} samples × {coils} coils "
+            f"with {axes} trajectory axes, {size} bytes"
+        )
+
     _within(samples, place.limits, "samples", what=what)
     _within(coils, place.limits, "coils", what=what)
     return _within(size, place.limits, "acquisition_bytes", what=what)
 
 
 def _waveform_body(place: _Place) -> int:
-    head = place.record(WAVEFORM_HEAD, _ID)
-    channels, samples = int(head["channels"]), int(head["number_of_samples"])
-    size = 4 * channels * samples
+    samples, channels = _WAVEFORM_SIZES.unpack_from(place.data.data, place.at + _WAVEFORM_SIZES_AT)
+    size: int = 4 * channels * samples
     what = f"the waveform at byte {place.offset} declares {channels} channels × {samples} samples, {size} bytes"
-    return _within(size, place.limits, "waveform_bytes", what=what)
+    return _within(size, place.limits, "waveform_bytes", what=lambda: what)
 
 
 def _image_body(place: _Place) -> int:
@@ -305,11 +312,12 @@ def _image_sizes(place: _Place) -> tuple[int, int]:
     head = place.record(IMAGE_HEAD, _ID)
     where = f"the image at byte {place.offset}"
     (attributes,) = place.unpack("Q", _ID + IMAGE_HEAD.itemsize)
-    _within(attributes, place.limits, "attribute_bytes", what=f"{where} declares {attributes} bytes of attributes")
+    text = f"{where} declares {attributes} bytes of attributes"
+    _within(attributes, place.limits, "attribute_bytes", what=lambda: text)
     channels, z, y, x = pixel_shape(head)
     pixels = channels * z * y * x * pixel_type(head, where=where).itemsize
     what = f"{where} declares {channels} channels × {z} × {y} × {x} voxels, {pixels} bytes"
-    return attributes, _within(pixels, place.limits, "image_bytes", what=what)
+    return attributes, _within(pixels, place.limits, "image_bytes", what=lambda: what)
 
 
 _BODY: dict[MessageId, Callable[[_Place], int]] = {
@@ -382,15 +390,8 @@ def _read_waveform(place: _Place, size: int) -> WaveformMessage:
 
 def to_waveform(head: np.void, samples: NDArray[np.uint32]) -> Waveform:
     """A Waveform from its wire header and flat samples."""
-    return Waveform(
-        samples=samples.reshape(int(head["channels"]), int(head["number_of_samples"])),
-        sample_time_us=float(head["sample_time_us"]),
-        kind=int(head["waveform_id"]),
-        time_stamp=int(head["time_stamp"]),
-        flags=int(head["flags"]),
-        measurement_uid=int(head["measurement_uid"]),
-        scan_counter=int(head["scan_counter"]),
-    )
+    _, flags, measurement, counter, time, count, channels, sample_time, kind = head.item()
+    return Waveform(samples.reshape(channels, count), sample_time, kind, time, flags, measurement, counter)
 
 
 def waveform_head(waveform: Waveform) -> np.void:
@@ -416,7 +417,7 @@ def _read_image(place: _Place) -> ImageMessage:
 
 def _views(data: Bytes, at: int, *, count: int) -> Readouts:
     """`count` acquisitions of the size of the one at index `at`, as views."""
-    samples, coils, axes = _SIZES.unpack_from(data.data, at + _SAMPLES)
+    _, samples, coils, axes = _KEY.unpack_from(data.data, at)
     begin = at + _ACQUISITION
     stride = _ACQUISITION + samples * (8 * coils + 4 * axes)
     trajectory = None
@@ -434,6 +435,8 @@ def _run_length(data: Bytes, at: int, stride: int, *, most: int) -> int:
 
     The window grows as the run does, so that the work stays in proportion to the run found and not to the buffer.
     """
+    if most > 1 and _KEY.unpack_from(data.data, at) != _KEY.unpack_from(data.data, at + stride):
+        return 1  # readouts of two sizes in turn are common, and arrays cost more than the one comparison
     found, window = 1, 16
     while found < most:
         size = min(window, most - found)
@@ -447,8 +450,7 @@ def _run_length(data: Bytes, at: int, stride: int, *, most: int) -> int:
 def _alike(data: Bytes, first: int, at: int, *, stride: int, count: int) -> NDArray[np.bool_]:
     """Which of `count` messages at `at`, `stride` apart, have the id and sizes of the message at `first`."""
     equal: NDArray[np.bool_] = np.ones(count, np.bool_)
-    for place in (0, _SAMPLES, _COILS, _AXES):
-        (wanted,) = struct.unpack_from("<H", data.data, first + place)
+    for place, wanted in zip(_ALIKE, _KEY.unpack_from(data.data, first), strict=True):
         equal &= np.ndarray((count,), "<u2", data, at + place, (stride,)) == wanted
     return equal
 
@@ -651,16 +653,16 @@ def encode_image(image: Image) -> bytes:
 def encode_readouts(readouts: Readouts) -> Bytes:
     """The ACQUISITION messages of a whole run, one after the other; raises ScanError if heads and arrays disagree."""
     _check_sizes(readouts)
-    count, coils, samples = readouts.samples.shape
-    axes = 0 if readouts.trajectory is None else readouts.trajectory.shape[2]
-    stride = _ACQUISITION + samples * (8 * coils + 4 * axes)
-    data: Bytes = np.empty((count, stride), np.uint8)
-    data[:, :_ID].view("<u2")[:] = MessageId.ACQUISITION
-    data[:, _ID:_ACQUISITION] = _rows(readouts.head, READOUT_HEAD)
-    begin = _ACQUISITION + 4 * axes * samples
+    bodies = [_rows(readouts.samples, _SAMPLE)]
     if readouts.trajectory is not None:
-        data[:, _ACQUISITION:begin] = _rows(readouts.trajectory, np.dtype("<f4"))
-    data[:, begin:] = _rows(readouts.samples, np.dtype("<c8"))
+        bodies.insert(0, _rows(readouts.trajectory, _POINT))
+    data: Bytes = np.empty((len(readouts.head), _ACQUISITION + sum(body.shape[1] for body in bodies)), np.uint8)
+    data[:, :_ID] = _ACQUISITION_ID
+    data[:, _ID:_ACQUISITION] = _rows(readouts.head, READOUT_HEAD)
+    begin = _ACQUISITION
+    for body in bodies:
+        data[:, begin : begin + body.shape[1]] = body
+        begin += body.shape[1]
     return data.reshape(-1)
 
 
@@ -675,11 +677,11 @@ def _rows(array: NDArray[np.generic], dtype: np.dtype[np.generic]) -> Bytes:
 def _check_sizes(readouts: Readouts) -> None:
     _, coils, samples = readouts.samples.shape
     axes = 0 if readouts.trajectory is None else readouts.trajectory.shape[2]
-    wanted = {"number_of_samples": samples, "active_channels": coils, "trajectory_dimensions": axes}
-    for name, size in wanted.items():
-        wrong = np.flatnonzero(readouts.head[name] != size)
-        if len(wrong):
-            found = readouts.head[name][wrong[0]]
+    for name, size in (("number_of_samples", samples), ("active_channels", coils), ("trajectory_dimensions", axes)):
+        wrong = readouts.head[name] != size
+        if np.count_nonzero(wrong):
+            first = int(wrong.argmax())
             raise ScanError(
-                f"{name} is {found} in the head of readout {wrong[0]}, but its array has {size}: make the head agree"
+                f"{name} is {readouts.head[name][first]} in the head of readout {first}, but its array has {size}: "
+                "make the head agree"
             )
