@@ -1,0 +1,149 @@
+"""`recon-cluster scan PROTOCOL`: simulated scanners stream to a server, or write what they measure to files."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from cluster.commands.remote import Subparsers, connect, size
+from cluster.gateway.limits import parse_address
+from cluster.scanner import Link, Play, SimulatedScanner, Status, play
+from recon.simulate import PROTOCOLS, save, simulate
+
+if find_spec("scipy") is None:  # simulation imports it where it is used; without it, say so before anything begins
+    raise ImportError("No module named 'scipy'", name="scipy")
+
+DEFAULT_MRD = "127.0.0.1:9002"
+MOST_SCANNERS = 64
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Declare the subcommand and its arguments."""
+    parser = subparsers.add_parser("scan", help="simulated scanners stream to a server")
+    parser.add_argument("protocol", nargs="?", choices=[*PROTOCOLS], metavar="PROTOCOL", help="see --list")
+    parser.add_argument("--list", action="store_true", help="name the protocols and leave")
+    parser.add_argument("--scanners", type=_count, default=1, metavar="N", help="how many at once (default: 1)")
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument("--server", metavar="URL", help="send over HTTP to this address")
+    place.add_argument(
+        "--mrd", default=DEFAULT_MRD, metavar="HOST:PORT", help="send over MRD/TCP (default: %(default)s)"
+    )
+    place.add_argument("--save", type=Path, metavar="FILE.h5", help="write ISMRMRD files instead, one per scanner")
+    parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token to present over HTTP")
+    pace = "times the sequence's pace; 0: as fast as the wire takes it (default: 1)"
+    parser.add_argument("--speed", type=_speed, default=1.0, metavar="X", help=pace)
+    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the first scanner (default: 0)")
+    parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    parser.set_defaults(usage=parser.error)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List, save or stream; raises the first error of any scanner, after printing those of the others."""
+    if args.list:
+        Console().print(protocols())
+        return 0
+    if args.protocol is None:
+        args.usage("name a PROTOCOL, or ask for --list")
+    if args.save is not None:
+        return _save(args)
+    return _stream(args)
+
+
+def protocols() -> Table:
+    """The protocols as a table."""
+    shown = Table("protocol", "measures", "TR", "matrix", "coils", box=None)
+    for protocol in PROTOCOLS.values():
+        usual = protocol.usual
+        shown.add_row(
+            protocol.name, protocol.description, f"{protocol.timing.tr_ms:g} ms", str(usual.matrix), str(usual.coils)
+        )
+    return shown
+
+
+def table(statuses: Sequence[Status]) -> Table:
+    """Scanners as a live table."""
+    shown = Table("scanner", "stage", "readouts", "readouts/s", "MB/s", "images", "last readout → image", box=None)
+    for status in statuses:
+        shown.add_row(
+            status.name,
+            status.stage.value,
+            f"{status.readouts}/{status.readouts_of}",
+            f"{status.readouts_per_s:.0f}",
+            f"{status.bytes_per_s / 1e6:.1f}",
+            f"{status.images}/{status.images_of}",
+            "" if status.latency_s is None else f"{status.latency_s:.3f} s",
+        )
+    return shown
+
+
+def _save(args: argparse.Namespace) -> int:
+    for number in range(args.scanners):
+        path = args.save
+        if args.scanners > 1:
+            path = path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
+        simulated = simulate(args.protocol, seed=args.seed + number)
+        save(path, simulated)
+        readouts = sum(len(run.head) for run in simulated.scan.readouts)
+        print(f"{path}: {readouts} readouts of {args.protocol}, {size(path.stat().st_size)}", flush=True)
+    return 0
+
+
+def _stream(args: argparse.Namespace) -> int:
+    console = Console()
+    way = Play(speed=args.speed, method=args.method)
+    if args.server is None:
+        host, port = parse_address(args.mrd)
+        return _play(_scanners(args, way), lambda scanner: scanner.over_tcp(host, port), console)
+    with connect(args) as client:
+        return _play(_scanners(args, way), lambda scanner: scanner.over_http(client), console)
+
+
+def _scanners(args: argparse.Namespace, way: Play) -> list[SimulatedScanner]:
+    return [
+        SimulatedScanner(simulate(args.protocol, seed=args.seed + i), name=f"{args.protocol} {args.seed + i}", play=way)
+        for i in range(args.scanners)
+    ]
+
+
+def _play(scanners: list[SimulatedScanner], link: Link, console: Console) -> int:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        show = (lambda statuses: live.update(table(statuses), refresh=True)) if console.is_terminal else _unseen
+        errors = play(scanners, link, watch=show)
+    console.print(table([scanner.status() for scanner in scanners]))
+    for error in errors[1:]:
+        print(error, file=sys.stderr)
+    if errors:
+        raise errors[0]
+    return 0
+
+
+def _unseen(_statuses: list[Status]) -> None:
+    """Nobody looks."""
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MOST_SCANNERS:
+        raise argparse.ArgumentTypeError(f"{number} scanners, expected 1 to {MOST_SCANNERS}")
+    return number
+
+
+def _speed(text: str) -> float:
+    speed = float(text)
+    if not 0 <= speed < float("inf"):
+        raise argparse.ArgumentTypeError(f"the speed is {text}, expected 0 or a positive number")
+    return speed
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if not 0 <= seed < 2**31:
+        raise argparse.ArgumentTypeError(f"the seed is {text}, expected 0 to {2**31 - 1}")
+    return seed
