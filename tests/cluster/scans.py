@@ -15,6 +15,7 @@ from cluster.job import ScanRecord, ScanRequest
 from cluster.service import Service
 from cluster.worker import WorkerSettings
 from cluster.workers import ThreadWorkers, Workers
+from recon.errors import ReconError
 from recon.mrd.header import write_header
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
 from recon.scan import READOUT_HEAD, Encoding, Flag, Limit, Readouts, ScanHeader, Space, Trajectory
@@ -122,3 +123,15 @@ def run(service: Service, data: bytes, *, transport: str = "tcp", **request: obj
     send(intake, data)
     intake.finish()
     return service.wait(intake.scan_id, 30.0)
+
+
+def try_run(service: Service, data: bytes, *, transport: str = "tcp", **request: object) -> tuple[ScanRecord, str]:
+    """Send a stream that may be bad, as a gateway does; the scan at its end, and what the sender is told."""
+    intake = service.open_scan(ScanRequest(transport, **request))  # type: ignore[arg-type]
+    told = ""
+    try:
+        send(intake, data)
+        intake.finish()
+    except ReconError as error:
+        told = str(error)
+    return service.wait(intake.scan_id, 30.0), told

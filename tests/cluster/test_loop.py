@@ -1,0 +1,74 @@
+"""Stages: bounded, in order, and not stopped by one defect."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from cluster.loop import Stage
+from recon.errors import RefusedError
+
+
+def test_items_come_in_order_and_after_follows() -> None:
+    seen: list[object] = []
+    stage: Stage[int] = Stage("test", seen.append, lambda: seen.append("after"), capacity=100, tick_s=60.0)
+    for number in range(10):
+        stage.put(number)
+    stage.start()
+    stage.close()
+    assert [item for item in seen if item != "after"] == list(range(10))
+    assert seen[-1] == "after"
+
+
+def test_after_comes_with_time_alone() -> None:
+    ticked = threading.Event()
+    stage: Stage[int] = Stage("test", lambda item: None, ticked.set, capacity=1, tick_s=0.01)
+    stage.start()
+    assert ticked.wait(5.0)
+    stage.close()
+
+
+def test_full_queue_makes_who_puts_wait() -> None:
+    going, seen = threading.Event(), []
+
+    def each(item: int) -> None:
+        going.wait()
+        seen.append(item)
+
+    stage: Stage[int] = Stage("test", each, lambda: None, capacity=2, tick_s=60.0)
+    stage.start()
+    writer = threading.Thread(target=lambda: [stage.put(number) for number in range(600)])
+    writer.start()
+    writer.join(0.1)
+    assert writer.is_alive()
+    assert stage.waiting <= 2
+    going.set()
+    writer.join(10.0)
+    stage.close()
+    assert seen == list(range(600))
+
+
+def test_a_defect_stops_neither_the_stage_nor_other_items(caplog: pytest.LogCaptureFixture) -> None:
+    seen: list[int] = []
+
+    def each(item: int) -> None:
+        if item == 1:
+            raise ValueError("a defect")
+        seen.append(item)
+
+    stage: Stage[int] = Stage("test", each, lambda: None, capacity=10, tick_s=60.0)
+    for number in range(3):
+        stage.put(number)
+    stage.start()
+    stage.close()
+    assert (seen, stage.error) == ([0, 2], "ValueError: a defect")
+    assert "the test stage met a defect" in caplog.text
+
+
+def test_closed_stage_refuses() -> None:
+    stage: Stage[int] = Stage("test", lambda item: None, lambda: None, capacity=1, tick_s=60.0)
+    stage.start()
+    stage.close()
+    with pytest.raises(RefusedError, match="the server has stopped: try again when it runs"):
+        stage.put(1)
