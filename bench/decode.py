@@ -35,11 +35,13 @@ def measure(*, rounds: int = 10, stream_bytes: int = 16_000_000) -> list[Row]:
     `decode.*`: bytes in memory to arrays. `decode.stream.*`: the same through a receive buffer, which copies every byte
     once as a socket would. `encode.*`: arrays to bytes in memory, in pieces that a sender would hold ready.
     """
-    return [entry for coils, samples in SIZES for entry in _rows(coils, samples, rounds, stream_bytes)]
+    return [
+        entry for coils, samples in SIZES for entry in _rows(coils, samples, rounds=rounds, stream_bytes=stream_bytes)
+    ]
 
 
-def _rows(coils: int, samples: int, rounds: int, stream_bytes: int) -> Iterator[Row]:
-    case, size = _case(coils, samples, stream_bytes), f"{coils}x{samples}"
+def _rows(coils: int, samples: int, *, rounds: int, stream_bytes: int) -> Iterator[Row]:
+    case, size = _case(coils, samples, stream_bytes=stream_bytes), f"{coils}x{samples}"
     for name, ours, theirs in (
         ("decode", _decode, _package_decodes),
         ("decode.stream", _decode_stream, _package_decodes),
@@ -63,7 +65,7 @@ def _rate(work: Callable[[_Case], int], case: _Case) -> float:
     return count / elapsed
 
 
-def _case(coils: int, samples: int, stream_bytes: int) -> _Case:
+def _case(coils: int, samples: int, *, stream_bytes: int) -> _Case:
     count = max(1, stream_bytes // (8 * coils * samples))
     rng = np.random.default_rng(0)
     head = np.zeros(count, READOUT_HEAD)

@@ -77,7 +77,7 @@ def _list(group: h5py.Group, name: str) -> h5py.Dataset:
     return found
 
 
-def _table(group: h5py.Group, name: str, columns: tuple[str, ...]) -> h5py.Dataset:
+def _table(group: h5py.Group, name: str, *, columns: tuple[str, ...]) -> h5py.Dataset:
     found = _list(group, name)
     if not set(columns) <= set(found.dtype.names or ()):
         raise FileError(
@@ -145,17 +145,17 @@ def _xml(group: h5py.Group, limits: WireLimits) -> bytes:
 
 
 def _readouts(group: h5py.Group, limits: WireLimits) -> Iterator[Readouts]:
-    dataset = _table(group, "data", ("head", "traj", "data"))
+    dataset = _table(group, "data", columns=("head", "traj", "data"))
     for first, last in _slices(dataset, limits.acquisition_bytes, name="acquisition_bytes"):
         rows = dataset[first:last]
         head = _flat(rows["head"])
         sizes = np.stack([head["number_of_samples"], head["active_channels"], head["trajectory_dimensions"]], axis=1)
         edges = [0, *(1 + np.flatnonzero((sizes[1:] != sizes[:-1]).any(axis=1))), len(rows)]
         for begin, end in pairwise(edges):
-            yield _run(head[begin:end], rows[begin:end], first + begin)
+            yield _run(head[begin:end], rows[begin:end], first=first + begin)
 
 
-def _run(head: NDArray[np.void], rows: NDArray[np.void], first: int) -> Readouts:
+def _run(head: NDArray[np.void], rows: NDArray[np.void], *, first: int) -> Readouts:
     samples, coils, axes = (
         int(head[name][0]) for name in ("number_of_samples", "active_channels", "trajectory_dimensions")
     )
@@ -191,7 +191,7 @@ def _flat(nested: NDArray[np.void]) -> NDArray[np.void]:
 def _waveforms(group: h5py.Group, limits: WireLimits) -> Iterator[Waveform]:
     if "waveforms" not in group:
         return
-    dataset = _table(group, "waveforms", ("head", "data"))
+    dataset = _table(group, "waveforms", columns=("head", "data"))
     for first, last in _slices(dataset, limits.waveform_bytes, name="waveform_bytes"):
         rows = dataset[first:last]
         for head, samples in zip(_by_name(rows["head"], WAVEFORM_HEAD), rows["data"], strict=True):
@@ -263,12 +263,12 @@ def write_scan(path: str | Path, scan: Scan) -> None:
         group = file.create_group("dataset")
         group.create_dataset("xml", data=[scan.header.xml], dtype=h5py.special_dtype(vlen=bytes))
         for run in scan.readouts:
-            _append(group, "data", _records(run))
+            _append(group, "data", rows=_records(run))
         if scan.waveforms:
-            _append(group, "waveforms", _waveform_records(scan.waveforms))
+            _append(group, "waveforms", rows=_waveform_records(scan.waveforms))
 
 
-def _append(group: h5py.Group, name: str, rows: NDArray[np.generic], *, chunk: int = 64) -> None:
+def _append(group: h5py.Group, name: str, *, rows: NDArray[np.generic], chunk: int = 64) -> None:
     if name not in group:
         shape = rows.shape[1:]
         group.create_dataset(name, (0, *shape), rows.dtype, maxshape=(None, *shape), chunks=(chunk, *shape))
@@ -327,9 +327,9 @@ def _append_image(group: h5py.Group, image: Image) -> None:
     _check_series(group, values)
     meta = image_meta(image)
     head: NDArray[np.void] = np.array([image_head(image, attribute_bytes=len(meta))], IMAGE_HEAD)
-    _append(group, "header", head)
+    _append(group, "header", rows=head)
     _append_text(group, meta)
-    _append(group, "data", values[None], chunk=1)
+    _append(group, "data", rows=values[None], chunk=1)
 
 
 def _stored(pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -368,12 +368,12 @@ def _series(group: h5py.Group, limits: WireLimits) -> Iterator[Image]:
     data, attributes = _list(group, "data"), _list(group, "attributes")
     for i, head in enumerate(heads):
         where = f"image {i} of {group.name}"
-        _check_image(head, data, where, limits)
+        _check_image(head, data, where=where, limits=limits)
         text = attributes[i]
-        yield to_image(head, text if isinstance(text, bytes) else text.encode(), _complex(data[i]), where=where)
+        yield to_image(head, text if isinstance(text, bytes) else text.encode(), pixels=_complex(data[i]), where=where)
 
 
-def _check_image(head: np.void, data: h5py.Dataset, where: str, limits: WireLimits) -> None:
+def _check_image(head: np.void, data: h5py.Dataset, *, where: str, limits: WireLimits) -> None:
     if data.shape[1:] != pixel_shape(head):
         raise FileError(f"{where} is {data.shape[1:]}, its header declares {pixel_shape(head)}: write the file again")
     size = int(np.prod(data.shape[1:], dtype=np.int64)) * data.dtype.itemsize

@@ -53,7 +53,7 @@ def parse_header(xml: bytes, *, limits: HeaderLimits = HeaderLimits()) -> ScanHe
         raise LimitError(f"the header has {len(encodings)} encodings, the limit is {limits.encodings}: send fewer")
     return ScanHeader(
         xml=xml,
-        encodings=tuple(_encoding(node, f"encoding {i}", limits) for i, node in enumerate(encodings)),
+        encodings=tuple(_encoding(node, f"encoding {i}", limits=limits) for i, node in enumerate(encodings)),
         patient=_texts(root.first("subjectInformation")),
         study=_texts(root.first("studyInformation")),
         user=_user(root.first("userParameters")),
@@ -104,7 +104,7 @@ def _user(node: Node | None) -> dict[str, float | str]:
     if node is None:
         return {}
     return {
-        (name := _text(parameter, "name")): _convert(convert, _text(parameter, "value"), f"user parameter {name}")
+        (name := _text(parameter, "name")): _convert(convert, _text(parameter, "value"), name=f"user parameter {name}")
         for kind, convert in _PARAMETERS.items()
         for parameter in node.all(kind)
     }
@@ -117,15 +117,15 @@ def _texts(node: Node | None) -> dict[str, str]:
 # ---- one encoding ----
 
 
-def _encoding(node: Node, where: str, limits: HeaderLimits) -> Encoding:
+def _encoding(node: Node, where: str, *, limits: HeaderLimits) -> Encoding:
     kind = _text(node, "trajectory")
     if kind not in list(Trajectory):
         raise HeaderError(f"trajectory of {where} is {kind!r}, expected one of {', '.join(Trajectory)}: correct it")
     parallel = node.first("parallelImaging") or Node("")
     return Encoding(
-        encoded=_space(node, "encodedSpace", where, limits),
-        recon=_space(node, "reconSpace", where, limits),
-        limits=_counter_limits(_require(node, "encodingLimits", where), where),
+        encoded=_space(node, "encodedSpace", where=where, limits=limits),
+        recon=_space(node, "reconSpace", where=where, limits=limits),
+        limits=_counter_limits(_require(node, "encodingLimits", where=where), where),
         trajectory=Trajectory(kind),
         acceleration=_acceleration(parallel),
         calibration_mode=_text(parallel, "calibrationMode"),
@@ -133,19 +133,19 @@ def _encoding(node: Node, where: str, limits: HeaderLimits) -> Encoding:
     )
 
 
-def _space(node: Node, name: str, where: str, limits: HeaderLimits) -> Space:
-    space = _require(node, name, where)
-    matrix, view = (_require(space, part, f"{name} of {where}") for part in ("matrixSize", "fieldOfView_mm"))
-    z, y, x = (_default(matrix, axis, 1) for axis in "zyx")
-    _check_matrix((z, y, x), f"{name} of {where}", limits)
+def _space(node: Node, name: str, *, where: str, limits: HeaderLimits) -> Space:
+    space = _require(node, name, where=where)
+    matrix, view = (_require(space, part, where=f"{name} of {where}") for part in ("matrixSize", "fieldOfView_mm"))
+    z, y, x = (_default(matrix, axis, default=1) for axis in "zyx")
+    _check_matrix((z, y, x), f"{name} of {where}", limits=limits)
     fz, fy, fx = (
-        _real(_require(view, axis, f"fieldOfView_mm of {where}").text, f"fieldOfView_mm {axis}") for axis in "zyx"
+        _real(_require(view, axis, where=f"fieldOfView_mm of {where}").text, f"fieldOfView_mm {axis}") for axis in "zyx"
     )
     _check_view((fz, fy, fx), f"{name} of {where}")
     return Space((z, y, x), (fz, fy, fx))
 
 
-def _check_matrix(matrix: Shape3, where: str, limits: HeaderLimits) -> None:
+def _check_matrix(matrix: Shape3, where: str, *, limits: HeaderLimits) -> None:
     if min(matrix) < 1:
         raise HeaderError(f"matrix (z, y, x) of {where} is {matrix}, every size must be at least 1: correct the header")
     if max(matrix) > limits.axis or math.prod(matrix) > limits.voxels:
@@ -168,7 +168,7 @@ def _counter_limits(node: Node, where: str) -> dict[str, Limit]:
 
 
 def _limit(node: Node, where: str) -> Limit:
-    low, high, center = (_default(node, name, 0) for name in ("minimum", "maximum", "center"))
+    low, high, center = (_default(node, name, default=0) for name in ("minimum", "maximum", "center"))
     if low > high:
         raise HeaderError(f"limits of {where} run from {low} to {high}, expected the minimum first: correct the header")
     return Limit(low, high, center)
@@ -176,7 +176,7 @@ def _limit(node: Node, where: str) -> Limit:
 
 def _acceleration(parallel: Node) -> tuple[int, int]:
     factor = parallel.first("accelerationFactor") or Node("")
-    one, two = (_default(factor, f"kspace_encoding_step_{i}", 1) for i in (1, 2))
+    one, two = (_default(factor, f"kspace_encoding_step_{i}", default=1) for i in (1, 2))
     if min(one, two) < 1:
         raise HeaderError(f"acceleration is {one} × {two}, every factor must be at least 1: correct the header")
     return one, two
@@ -185,7 +185,7 @@ def _acceleration(parallel: Node) -> tuple[int, int]:
 # ---- values ----
 
 
-def _require(node: Node, name: str, where: str) -> Node:
+def _require(node: Node, name: str, *, where: str) -> Node:
     found = node.first(name)
     if found is None:
         raise HeaderError(f"<{name}> of {where} is missing from the header: add it")
@@ -197,7 +197,7 @@ def _text(node: Node, *path: str) -> str:
     return found.text.strip() if found else ""
 
 
-def _default(node: Node, name: str, default: int) -> int:
+def _default(node: Node, name: str, *, default: int) -> int:
     """A 16-bit number that the schema gives a default."""
     text = _text(node, name)
     return _short(text, name) if text else default
@@ -208,7 +208,7 @@ def _optional(node: Node, *path: str, convert: Callable[[str, str], Value]) -> V
     return convert(text, path[-1]) if text else None
 
 
-def _convert(convert: Callable[[str], Value], text: str, name: str) -> Value:
+def _convert(convert: Callable[[str], Value], text: str, *, name: str) -> Value:
     try:
         return convert(text.strip())
     except ValueError as fault:
@@ -216,11 +216,11 @@ def _convert(convert: Callable[[str], Value], text: str, name: str) -> Value:
 
 
 def _real(text: str, name: str) -> float:
-    return _convert(float, text, name)
+    return _convert(float, text, name=name)
 
 
 def _whole(text: str, name: str) -> int:
-    return _convert(int, text, name)
+    return _convert(int, text, name=name)
 
 
 def _short(text: str, name: str) -> int:
@@ -236,15 +236,15 @@ def _short(text: str, name: str) -> int:
 def write_header(header: ScanHeader) -> bytes:
     """MRD header XML that says what `header` says; its own `xml` is not looked at."""
     root = ElementTree.Element("ismrmrdHeader", xmlns=NAMESPACE)
-    _put(root, "subjectInformation", header.patient)
-    _put(root, "studyInformation", {**header.study, "studyInstanceUID": header.study_uid})
-    _put(root, "measurementInformation", _measured(header))
-    _put(root, "acquisitionSystemInformation", _system(header))
-    _put(root, "experimentalConditions", {"H1resonanceFrequency_Hz": round(header.frequency_hz or 0)})
+    _put(root, "subjectInformation", content=header.patient)
+    _put(root, "studyInformation", content={**header.study, "studyInstanceUID": header.study_uid})
+    _put(root, "measurementInformation", content=_measured(header))
+    _put(root, "acquisitionSystemInformation", content=_system(header))
+    _put(root, "experimentalConditions", content={"H1resonanceFrequency_Hz": round(header.frequency_hz or 0)})
     for encoding in header.encodings:
-        _put(root, "encoding", _described(encoding))
-    _put(root, "sequenceParameters", _timed(header))
-    _put(root, "userParameters", _named(header.user))
+        _put(root, "encoding", content=_described(encoding))
+    _put(root, "sequenceParameters", content=_timed(header))
+    _put(root, "userParameters", content=_named(header.user))
     ElementTree.indent(root)
     data: bytes = ElementTree.tostring(root, encoding="utf-8", xml_declaration=True)
     return data
@@ -253,15 +253,15 @@ def write_header(header: ScanHeader) -> bytes:
 Content = str | int | float | None | Mapping[str, "Content"] | Sequence["Content"]
 
 
-def _put(parent: ElementTree.Element, name: str, content: Content) -> None:
+def _put(parent: ElementTree.Element, name: str, *, content: Content) -> None:
     """`content` below `parent`: a mapping nests, a sequence repeats the element, no value and no text leave it out."""
     if isinstance(content, Mapping):
         node = ElementTree.SubElement(parent, name)
         for key, value in content.items():
-            _put(node, key, value)
+            _put(node, key, content=value)
     elif isinstance(content, Sequence) and not isinstance(content, str):
         for item in content:
-            _put(parent, name, item)
+            _put(parent, name, content=item)
     elif content is not None and content != "":
         ElementTree.SubElement(parent, name).text = str(content)
 

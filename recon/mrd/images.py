@@ -154,7 +154,7 @@ def read_meta(data: bytes, *, where: str) -> dict[str, list[str]]:
     return entries
 
 
-def to_image(head: np.void, attributes: bytes, pixels: NDArray[np.generic], *, where: str) -> Image:
+def to_image(head: np.void, attributes: bytes, *, pixels: NDArray[np.generic], where: str) -> Image:
     """An Image that owns its pixels, from what MRD carries; integer and double pixels become float32 or complex64."""
     meta = read_meta(attributes, where=where)
     counters = {name: int(head[name]) for name in ("slice", "contrast", "phase", "repetition", "set")}

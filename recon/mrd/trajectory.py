@@ -34,7 +34,7 @@ def radians(
     scales = _scales(space, axes)
     if unit not in scales:
         raise ScanError(f"a trajectory in {unit} needs the encoded space, got none: pass the space of its encoding")
-    _check_range(k, scales, unit)
+    _check_range(k, scales, unit=unit)
     points = k[..., ::-1] * (2 * math.pi * scales[unit][::-1])
     return np.ascontiguousarray(points, np.float32), density
 
@@ -73,7 +73,7 @@ def _scales(space: Space | None, axes: int) -> Mapping[str, NDArray[np.float64]]
     return scales
 
 
-def _check_range(k: Real, scales: Mapping[str, NDArray[np.float64]], unit: str) -> None:
+def _check_range(k: Real, scales: Mapping[str, NDArray[np.float64]], *, unit: str) -> None:
     reach = np.abs(k).max(axis=tuple(range(k.ndim - 1)), initial=0.0).astype(np.float64)
     if (reach * scales[unit]).max() <= _EDGE:
         return

@@ -218,7 +218,7 @@ _WAVEFORM_SIZES = struct.Struct("<HH")
 _WAVEFORM_SIZES_AT = _ID + WAVEFORM_HEAD.fields["number_of_samples"][1]  # type: ignore[index]
 
 
-def _within(size: int, limits: WireLimits, name: str, *, what: Callable[[], str]) -> int:
+def _within(size: int, limits: WireLimits, *, name: str, what: Callable[[], str]) -> int:
     """`size`, unless it is beyond the limit called `name`; the words are put together only when they are needed."""
     limit: int = getattr(limits, name)
     if size > limit:
@@ -272,11 +272,11 @@ def _refuse(number: int, offset: int) -> NoReturn:
     raise WireError(f"unknown message id {number} at byte {offset}, expected one of {known}: correct the sender")
 
 
-def _text_body(kind: MessageId, limit: str, code: str, skip: int) -> Callable[[_Place], int]:
+def _text_body(kind: MessageId, limit: str, *, code: str, skip: int) -> Callable[[_Place], int]:
     def measure(place: _Place) -> int:
         (size,) = place.unpack(code, skip)
         what = f"the {_WORDS[kind]} at byte {place.offset} is {size} bytes long"
-        return _within(size, place.limits, limit, what=lambda: what)
+        return _within(size, place.limits, name=limit, what=lambda: what)
 
     return measure
 
@@ -291,16 +291,16 @@ def _acquisition_body(place: _Place) -> int:
             f"with {axes} trajectory axes, {size} bytes"
         )
 
-    _within(samples, place.limits, "samples", what=what)
-    _within(coils, place.limits, "coils", what=what)
-    return _within(size, place.limits, "acquisition_bytes", what=what)
+    _within(samples, place.limits, name="samples", what=what)
+    _within(coils, place.limits, name="coils", what=what)
+    return _within(size, place.limits, name="acquisition_bytes", what=what)
 
 
 def _waveform_body(place: _Place) -> int:
     samples, channels = _WAVEFORM_SIZES.unpack_from(place.data.data, place.at + _WAVEFORM_SIZES_AT)
     size: int = 4 * channels * samples
     what = f"the waveform at byte {place.offset} declares {channels} channels × {samples} samples, {size} bytes"
-    return _within(size, place.limits, "waveform_bytes", what=lambda: what)
+    return _within(size, place.limits, name="waveform_bytes", what=lambda: what)
 
 
 def _image_body(place: _Place) -> int:
@@ -313,19 +313,19 @@ def _image_sizes(place: _Place) -> tuple[int, int]:
     where = f"the image at byte {place.offset}"
     (attributes,) = place.unpack("Q", _ID + IMAGE_HEAD.itemsize)
     text = f"{where} declares {attributes} bytes of attributes"
-    _within(attributes, place.limits, "attribute_bytes", what=lambda: text)
+    _within(attributes, place.limits, name="attribute_bytes", what=lambda: text)
     channels, z, y, x = pixel_shape(head)
     pixels = channels * z * y * x * pixel_type(head, where=where).itemsize
     what = f"{where} declares {channels} channels × {z} × {y} × {x} voxels, {pixels} bytes"
-    return attributes, _within(pixels, place.limits, "image_bytes", what=lambda: what)
+    return attributes, _within(pixels, place.limits, name="image_bytes", what=lambda: what)
 
 
 _BODY: dict[MessageId, Callable[[_Place], int]] = {
-    MessageId.CONFIG_TEXT: _text_body(MessageId.CONFIG_TEXT, "text_bytes", "I", _ID),
-    MessageId.HEADER: _text_body(MessageId.HEADER, "header_bytes", "I", _ID),
-    MessageId.TEXT: _text_body(MessageId.TEXT, "text_bytes", "I", _ID),
-    MessageId.QUERY: _text_body(MessageId.QUERY, "text_bytes", "Q", _ID + 16),
-    MessageId.RESPONSE: _text_body(MessageId.RESPONSE, "text_bytes", "Q", _ID + 8),
+    MessageId.CONFIG_TEXT: _text_body(MessageId.CONFIG_TEXT, "text_bytes", code="I", skip=_ID),
+    MessageId.HEADER: _text_body(MessageId.HEADER, "header_bytes", code="I", skip=_ID),
+    MessageId.TEXT: _text_body(MessageId.TEXT, "text_bytes", code="I", skip=_ID),
+    MessageId.QUERY: _text_body(MessageId.QUERY, "text_bytes", code="Q", skip=_ID + 16),
+    MessageId.RESPONSE: _text_body(MessageId.RESPONSE, "text_bytes", code="Q", skip=_ID + 8),
     MessageId.ACQUISITION: _acquisition_body,
     MessageId.IMAGE: _image_body,
     MessageId.WAVEFORM: _waveform_body,
@@ -350,17 +350,17 @@ def _read(place: _Place, size: int) -> Message:
         return _read_waveform(place, size)
     if kind == MessageId.IMAGE:
         return _read_image(place)
-    return _read_text(place, kind, size)
+    return _read_text(place, kind, size=size)
 
 
-def _read_text(place: _Place, kind: MessageId, size: int) -> Message:
+def _read_text(place: _Place, kind: MessageId, *, size: int) -> Message:
     head = _ID if kind == MessageId.CONFIG_FILE else _HEAD_BYTES[kind]
     data = place.bytes(head, size - head)
     if kind == MessageId.HEADER:
         return HeaderXml(data.rstrip(b"\0"), place.offset)
     if kind == MessageId.CONFIG_FILE:
         data = data.partition(b"\0")[0]  # a C string in a fixed field: what follows the terminator is not text
-    text = _decode(data.rstrip(b"\0"), kind, place.offset)
+    text = _decode(data.rstrip(b"\0"), kind, offset=place.offset)
     if kind == MessageId.QUERY:
         return _read_query(place, text)
     if kind == MessageId.RESPONSE:
@@ -375,7 +375,7 @@ def _read_query(place: _Place, text: str) -> Query:
     return Query(text, correlation, place.offset)
 
 
-def _decode(data: bytes, kind: MessageId, offset: int) -> str:
+def _decode(data: bytes, kind: MessageId, *, offset: int) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError as fault:
@@ -409,7 +409,7 @@ def _read_image(place: _Place) -> ImageMessage:
     head, where = place.record(IMAGE_HEAD, _ID), f"the image at byte {place.offset}"
     start = place.at + _IMAGE + attributes
     values = place.data[start : start + pixels].view(pixel_type(head, where=where)).reshape(pixel_shape(head))
-    return ImageMessage(to_image(head, place.bytes(_IMAGE, attributes), values, where=where), place.offset)
+    return ImageMessage(to_image(head, place.bytes(_IMAGE, attributes), pixels=values, where=where), place.offset)
 
 
 # ---- runs of acquisitions ----
@@ -430,7 +430,7 @@ def _views(data: Bytes, at: int, *, count: int) -> Readouts:
     )
 
 
-def _run_length(data: Bytes, at: int, stride: int, *, most: int) -> int:
+def _run_length(data: Bytes, at: int, *, stride: int, most: int) -> int:
     """How many messages from `at` on are acquisitions of the size of the first, at most `most`.
 
     The window grows as the run does, so that the work stays in proportion to the run found and not to the buffer.
@@ -440,14 +440,14 @@ def _run_length(data: Bytes, at: int, stride: int, *, most: int) -> int:
     found, window = 1, 16
     while found < most:
         size = min(window, most - found)
-        equal = _alike(data, at, at + found * stride, stride=stride, count=size)
+        equal = _alike(data, at, at=at + found * stride, stride=stride, count=size)
         if not equal.all():
             return found + int(equal.argmin())
         found, window = found + size, 4 * window
     return found
 
 
-def _alike(data: Bytes, first: int, at: int, *, stride: int, count: int) -> NDArray[np.bool_]:
+def _alike(data: Bytes, first: int, *, at: int, stride: int, count: int) -> NDArray[np.bool_]:
     """Which of `count` messages at `at`, `stride` apart, have the id and sizes of the message at `first`."""
     equal: NDArray[np.bool_] = np.ones(count, np.bool_)
     for place, wanted in zip(_ALIKE, _KEY.unpack_from(data.data, first), strict=True):
@@ -463,7 +463,7 @@ def view_run(buffer: Buffer, *, count: int) -> Readouts:
     found = 0
     if len(data) >= _ACQUISITION and _kind(place) == MessageId.ACQUISITION:
         stride = _needed(place, len(data))
-        found = _run_length(data, 0, stride, most=min(count, len(data) // stride))
+        found = _run_length(data, 0, stride=stride, most=min(count, len(data) // stride))
     if found < count:
         raise WireError(
             f"{len(data)} bytes begin with {found} acquisitions of one size, expected {count}: read the extent again"
@@ -511,7 +511,7 @@ class Decoder:
             yield from self.received(taken)
             rest = rest[taken:]
         at = 0
-        while at < len(rest) and (found := self._next(rest, at, len(rest))):
+        while at < len(rest) and (found := self._next(rest, at, stop=len(rest))):
             message, size = found
             at += size
             yield message
@@ -531,12 +531,12 @@ class Decoder:
             )
 
     def _drain(self) -> Iterator[Message]:
-        while self._start < self._stop and (found := self._next(self._buffer, self._start, self._stop)):
+        while self._start < self._stop and (found := self._next(self._buffer, self._start, stop=self._stop)):
             message, size = found
             self._start += size
             yield message
 
-    def _next(self, data: Bytes, start: int, stop: int) -> tuple[Message, int] | None:
+    def _next(self, data: Bytes, start: int, *, stop: int) -> tuple[Message, int] | None:
         """The message at `start` and its bytes, or None if not all of it is there before `stop`."""
         if self._closed:
             raise WireError(f"bytes follow the close message at byte {self.position}: open a new stream for a new scan")
@@ -584,7 +584,7 @@ def _take(place: _Place, size: int, *, have: int) -> tuple[Message, int]:
     """The message at `place` and its bytes; an acquisition comes with all those of its size that follow it."""
     if _kind(place) != MessageId.ACQUISITION:
         return _read(place, size), size
-    count = _run_length(place.data, place.at, size, most=have // size)
+    count = _run_length(place.data, place.at, stride=size, most=have // size)
     return AcquisitionRun(_views(place.data, place.at, count=count), place.offset, size), count * size
 
 

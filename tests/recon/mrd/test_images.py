@@ -18,7 +18,7 @@ from tests.recon.mrd.builders import complex_image, image
 
 def round_trip(given: Image) -> Image:
     meta = image_meta(given)
-    return to_image(image_head(given, attribute_bytes=len(meta)), meta, given.pixels, where="the image")
+    return to_image(image_head(given, attribute_bytes=len(meta)), meta, pixels=given.pixels, where="the image")
 
 
 def assert_same(came: Image, sent: Image) -> None:
@@ -80,7 +80,7 @@ def test_every_pixel_type_becomes_one_of_ours(number: int) -> None:
     values = np.arange(24, dtype=PIXELS[number]).reshape(1, 2, 3, 4)
     head = np.zeros((), IMAGE_HEAD)
     head["data_type"], head["channels"], head["matrix_size"], head["field_of_view"] = number, 1, (4, 3, 2), (8, 6, 4)
-    came = to_image(head[()], b"", values, where="the image")
+    came = to_image(head[()], b"", pixels=values, where="the image")
     assert came.pixels.dtype == (np.complex64 if number > 6 else np.float32)
     assert came.quantity == (Quantity.COMPLEX if number > 6 else Quantity.MAGNITUDE)
     assert came.spacing_mm == (2.0, 2.0, 2.0)
@@ -140,4 +140,4 @@ def test_a_bad_image_is_refused_in_one_sentence(changes: dict[str, int], attribu
     for name, value in changes.items():
         head[name] = value
     with pytest.raises(WireError, match=sentence):
-        to_image(head[()], attributes, np.zeros((1, 1, 1, 1), np.float32), where="image 7")
+        to_image(head[()], attributes, pixels=np.zeros((1, 1, 1, 1), np.float32), where="image 7")
