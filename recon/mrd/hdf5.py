@@ -48,7 +48,9 @@ def _reading(path: str | Path) -> Iterator[h5py.File]:
         raise
     # On damaged or foreign files the library's failures arrive as any of these.
     except (OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError) as fault:
-        raise FileError(f"{path} is not a readable ISMRMRD HDF5 file ({fault}): check that it is whole") from fault
+        raise FileError(
+            f"{path} is not a readable ISMRMRD HDF5 file ({_one_line(fault)}): check that it is whole"
+        ) from fault
 
 
 @contextmanager
@@ -57,7 +59,11 @@ def _writing(path: str | Path, mode: str) -> Iterator[h5py.File]:
         with h5py.File(path, mode) as file:
             yield file
     except OSError as fault:
-        raise FileError(f"{path} cannot be written ({fault}): choose another place") from fault
+        raise FileError(f"{path} cannot be written ({_one_line(fault)}): choose another place") from fault
+
+
+def _one_line(fault: Exception) -> str:
+    return " ".join(str(fault).split())
 
 
 def _group(file: h5py.File, name: str) -> h5py.Group:

@@ -104,7 +104,9 @@ def _user(node: Node | None) -> dict[str, float | str]:
     if node is None:
         return {}
     return {
-        (name := _text(parameter, "name")): _convert(convert, _text(parameter, "value"), name=f"user parameter {name}")
+        (name := _text(parameter, "name")): _convert(
+            convert, _text(parameter, "value"), name=f"user parameter {name!r}"
+        )
         for kind, convert in _PARAMETERS.items()
         for parameter in node.all(kind)
     }

@@ -347,7 +347,7 @@ REFUSED = {
             "</userParameters>"
         ),
         HeaderError,
-        "user parameter a is 'x' in the header, expected a number",
+        "user parameter 'a' is 'x' in the header, expected a number",
     ),
     "many encodings": (
         document(after=f"<encoding>{ENCODING}</encoding>" * 64),
