@@ -47,7 +47,7 @@ from cluster.events import State
 from cluster.gateway import pictures
 from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain
-from cluster.gateway.upload import Hdf5Upload, Upload, broken, feed, receive
+from cluster.gateway.upload import Hdf5Upload, Rest, Upload, broken, feed, receive
 from cluster.intake import Intake
 from cluster.job import DuplicateError, ScanRecord, ScanRequest
 from cluster.saving import PNG_TYPE, ZIP_TYPE
@@ -173,19 +173,21 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
         await _take_streamed(request, context, upload)
         return await _in_thread(context, upload.finish)
     first, connection = body.take()
-    return await _in_thread(context, lambda: _take_direct(context, upload, first, connection, size=int(size)))
+    rest = Rest(connection, int(size) - len(first))
+    return await _in_thread(context, lambda: _take_direct(context, upload, first, rest))
 
 
-def _take_direct(context: Context, upload: Upload, first: bytes, connection: socket.socket, *, size: int) -> ScanRecord:
-    """Receive the rest of a body of `size` bytes from `connection`, in a thread of its own."""
+def _take_direct(context: Context, upload: Upload, first: bytes, rest: Rest) -> ScanRecord:
+    """Receive a body in a thread of its own: what came `first`, and the `rest`."""
     config = context.service.config
-    with connection, context.sockets.known(connection):
+    with rest.connection, context.sockets.known(rest.connection):
         try:
             feed(upload, first)
-            receive(upload, connection, size - len(first), deadlines=context.deadlines())
+            receive(upload, rest, context.deadlines())
             return upload.finish()
         except ReconError:
-            drain(connection, timeout_s=config.linger_timeout_s, most_bytes=config.linger_bytes)
+            most = min(rest.count, config.linger_bytes)
+            drain(rest.connection, timeout_s=config.linger_timeout_s, most_bytes=most)
             raise
 
 

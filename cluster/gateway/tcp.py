@@ -118,10 +118,10 @@ class MrdGateway:
 
     def _refuse(self, connection: socket.socket) -> None:
         most = self._slots.most
+        words = f"all {most} connections are in use: connect again later, or raise max_connections"
         with self._refusals.held(), connection, suppress(OSError):
-            Sender(connection, timeout_s=1.0).end(
-                f"all {most} connections are in use: connect again later, or raise max_connections"
-            )
+            with Sender(connection, timeout_s=1.0) as sender:
+                sender.end(words)
             drain(connection, timeout_s=1.0, most_bytes=_SEND_BYTES)
 
 
@@ -154,7 +154,10 @@ class Sender:
             self.send(encode_text(f"ERROR {reason}"))
         self.send(encode_close())
 
-    def close(self) -> None:
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Nothing more is sent."""
         with suppress(OSError):  # the client may have gone first
             self._connection.shutdown(socket.SHUT_WR)
@@ -210,10 +213,8 @@ class Session:
         """Serve the connection."""
         config = self._service.config
         with self._connection, suppress(OSError):  # a client that is gone needs no last words
-            try:
+            with self._sender:
                 self._sender.end(self._serve())
-            finally:
-                self._sender.close()
             drain(self._connection, timeout_s=config.linger_timeout_s, most_bytes=config.linger_bytes)
 
     def _serve(self) -> str:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -50,22 +51,30 @@ def feed(upload: Upload, data: bytes) -> None:
         rest = rest[len(room) :]
 
 
-def receive(upload: Upload, connection: socket.socket, count: int, *, deadlines: Deadlines) -> None:
-    """Read `count` bytes straight from `connection`; raises InputError when the sender leaves or is too slow."""
-    while count:
+@dataclass(slots=True)
+class Rest:
+    """What has not yet been read of a body: `count` bytes from `connection`."""
+
+    connection: socket.socket
+    count: int
+
+
+def receive(upload: Upload, rest: Rest, deadlines: Deadlines) -> None:
+    """Read `rest` to its end, straight from the socket; raises InputError when the sender leaves or is too slow."""
+    while rest.count:
         # Zero would mean not to wait at all, which is another error.
-        connection.settimeout(max(0.001, deadlines.left_s()))
+        rest.connection.settimeout(max(0.001, deadlines.left_s()))
         try:
-            got = connection.recv_into(upload.get_buffer()[:count])
+            got = rest.connection.recv_into(upload.get_buffer()[: rest.count])
         except TimeoutError:
             raise broken(upload, deadlines.reason()) from None
         except OSError as error:
             raise broken(upload, f"the connection broke before the end of the body ({error}): send it again") from None
         if not got:
-            raise broken(upload, f"the sender left {count} bytes before the end of the body: send it again")
+            raise broken(upload, f"the sender left {rest.count} bytes before the end of the body: send it again")
+        rest.count -= got
         upload.received(got)
         deadlines.heard(header=True)
-        count -= got
 
 
 def broken(upload: Upload, reason: str) -> InputError:

@@ -41,8 +41,8 @@ def running(data: Path, workers: Workers | None = None, **changes: object) -> It
             host, _, port = places[0].rpartition(":")
             yield Running(service, (host, int(port)), f"http://{places[1]}")
         finally:
-            mrd.stop(timeout_s=5.0)
-            http.stop(timeout_s=5.0)
+            mrd.stop(timeout_s=1.0)
+            http.stop(timeout_s=1.0)
 
 
 @dataclass
