@@ -80,33 +80,29 @@ class ScannerTimeouts:
     last_words_s: float = 5.0  # for the reason of a server that hung up
 
 
-@dataclass(frozen=True, slots=True)
-class Play:
-    """How to play a scan: `speed` times the sequence's own pace (0: as fast as the wire takes it), by which method."""
-
-    speed: float = 1.0
-    method: str = "auto"
-    timeouts: ScannerTimeouts = ScannerTimeouts()
-
-
 class SimulatedScanner:
-    """Plays one simulated scan to a server, once. `images` are those that came back, in the order of arrival."""
+    """Plays one simulated scan to a server, once, at `speed` times its pace (0: as fast as the wire takes it).
+
+    `images` are those that came back, in the order of arrival; `latencies_s` the times from their last readouts.
+    """
 
     def __init__(
         self,
         simulated: SimulatedScan,
         *,
         name: str = "",
-        play: Play = Play(),
+        speed: float = 1.0,
+        method: str = "auto",
+        timeouts: ScannerTimeouts = ScannerTimeouts(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name or simulated.protocol.name
         self.simulated = simulated
         self.images: list[Image] = []
         self.latencies_s: list[float] = []
-        self._play = play
+        self._speed, self._method, self._timeouts = speed, method, timeouts
         self._clock = clock
-        self._tape = record(simulated, method=play.method)
+        self._tape = record(simulated, method=method)
         self._lock = threading.Lock()
         self._stage, self._reason = Stage.READY, ""
         self._began_s = 0.0
@@ -117,14 +113,14 @@ class SimulatedScanner:
 
     def over_tcp(self, host: str, port: int) -> None:
         """Play the scan over MRD/TCP and take its images; raises LostError, RefusedError or FailedError."""
-        with self._outcome(), _connected(host, port, self._play.timeouts) as connection:
+        with self._outcome(), _connected(host, port, self._timeouts) as connection:
             listener = Listener(connection, self._take, self._ended)
             listener.start()
             try:
                 whole = self._send(connection)
                 self._await(listener)
             except OSError as error:
-                listener.join(self._play.timeouts.last_words_s)
+                listener.join(self._timeouts.last_words_s)
                 whole, listener.fault = False, listener.fault or _words(error)
             finally:
                 with suppress(OSError):  # the server may have gone first
@@ -135,7 +131,7 @@ class SimulatedScanner:
         """Play the scan as an HTTP upload, then take its images; raises what `client` raises."""
         with self._outcome():
             pieces = (bytes(piece) for piece in self._pieces())
-            scan = client.submit(pieces, method=self._play.method, name=self.name)
+            scan = client.submit(pieces, method=self._method, name=self.name)
             for image in scan.images():
                 self._take(image)
 
@@ -188,16 +184,16 @@ class SimulatedScanner:
 
     def _due(self) -> int:
         """How many bytes of the tape are due by now."""
-        if not self._play.speed:
+        if not self._speed:
             return len(self._tape.data)
-        elapsed_s = (self._clock() - self._began_s) * self._play.speed
+        elapsed_s = (self._clock() - self._began_s) * self._speed
         messages = int(np.searchsorted(self._tape.due_s, elapsed_s, side="right"))
         return int(self._tape.ends[messages - 1]) if messages else 0
 
     def _pause(self, at: int) -> float:
         """Seconds until the message at byte `at` is due."""
         due_s = float(self._tape.due_s[np.searchsorted(self._tape.ends, at, side="right")])
-        return max(PAUSE_S, self._began_s + due_s / self._play.speed - self._clock())
+        return max(PAUSE_S, self._began_s + due_s / self._speed - self._clock())
 
     def _mark(self, at: int) -> None:
         with self._lock:
@@ -226,7 +222,7 @@ class SimulatedScanner:
     def _await(self, listener: Listener) -> None:
         """Return when the server has ended the conversation or said nothing for too long, or the scanner is stopped."""
         heard, since_s = -1, self._clock()
-        while listener.is_alive() and not self._stopped and self._clock() - since_s < self._play.timeouts.image_s:
+        while listener.is_alive() and not self._stopped and self._clock() - since_s < self._timeouts.image_s:
             if listener.received_bytes != heard:
                 heard, since_s = listener.received_bytes, self._clock()
             listener.join(POLL_S)
@@ -244,7 +240,7 @@ class SimulatedScanner:
                 f"the server at {address} was lost {so_far} ({listener.fault}): see its log, then try again"
             )
         if not listener.closed:
-            silence = f"said nothing for {self._play.timeouts.image_s:g} s"
+            silence = f"said nothing for {self._timeouts.image_s:g} s"
             raise LostError(f"the server at {address} {silence} {so_far}: see its log, then try again")
         if not whole:
             raise LostError(f"the server at {address} ended the scan {so_far} without a reason: see its log")

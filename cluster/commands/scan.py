@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cluster import scanner
 from cluster.commands.remote import Subparsers, connect, size
 from cluster.gateway.limits import parse_address
-from cluster.scanner import Link, Play, SimulatedScanner, Status, play
+from cluster.scanner import Link, SimulatedScanner, Status
+from recon.errors import ReconError
 from recon.simulate import PROTOCOLS, save, simulate
 
 if find_spec("scipy") is None:  # simulation imports it where it is used; without it, say so before anything begins
@@ -97,26 +99,32 @@ def _save(args: argparse.Namespace) -> int:
 
 def _stream(args: argparse.Namespace) -> int:
     console = Console()
-    way = Play(speed=args.speed, method=args.method)
     if args.server is None:
         host, port = parse_address(args.mrd)
-        return _play(_scanners(args, way), lambda scanner: scanner.over_tcp(host, port), console)
+        return _report(play(_scanners(args), lambda one: one.over_tcp(host, port), console=console))
     with connect(args) as client:
-        return _play(_scanners(args, way), lambda scanner: scanner.over_http(client), console)
+        return _report(play(_scanners(args), lambda one: one.over_http(client), console=console))
 
 
-def _scanners(args: argparse.Namespace, way: Play) -> list[SimulatedScanner]:
+def _scanners(args: argparse.Namespace) -> list[SimulatedScanner]:
     return [
-        SimulatedScanner(simulate(args.protocol, seed=args.seed + i), name=f"{args.protocol} {args.seed + i}", play=way)
-        for i in range(args.scanners)
+        SimulatedScanner(
+            simulate(args.protocol, seed=seed), name=f"{args.protocol} {seed}", speed=args.speed, method=args.method
+        )
+        for seed in range(args.seed, args.seed + args.scanners)
     ]
 
 
-def _play(scanners: list[SimulatedScanner], link: Link, console: Console) -> int:
+def play(scanners: Sequence[SimulatedScanner], link: Link, *, console: Console) -> list[ReconError]:
+    """Let the scanners play at once, under a live table on a terminal, a last one anywhere; returns what went wrong."""
     with Live(console=console, auto_refresh=False, transient=True) as live:
         show = (lambda statuses: live.update(table(statuses), refresh=True)) if console.is_terminal else _unseen
-        errors = play(scanners, link, watch=show)
-    console.print(table([scanner.status() for scanner in scanners]))
+        errors = scanner.play(scanners, link, watch=show)
+    console.print(table([one.status() for one in scanners]))
+    return errors
+
+
+def _report(errors: list[ReconError]) -> int:
     for error in errors[1:]:
         print(error, file=sys.stderr)
     if errors:

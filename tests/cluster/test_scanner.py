@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cluster.job import FailedError
-from cluster.scanner import Play, ScannerTimeouts, SimulatedScanner, Stage, Status, play
+from cluster.scanner import ScannerTimeouts, SimulatedScanner, Stage, Status, play
 from recon.assemble import Assembler
 from recon.errors import LostError, RefusedError
 from recon.mrd.header import parse_header
@@ -22,7 +22,6 @@ from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, encode_clo
 from recon.scan import Counters, Geometry, Image
 from recon.simulate import SimulatedScan, simulate
 
-FAST = Play(speed=0)
 SOON = ScannerTimeouts(connect_s=2, send_s=5, image_s=0.5, last_words_s=2)
 
 
@@ -105,7 +104,7 @@ def complain(connection: socket.socket) -> None:
 
 def test_a_scan_goes_out_and_its_images_come_back() -> None:
     with served(Server()) as server:
-        scanner = SimulatedScanner(brain(), play=FAST)
+        scanner = SimulatedScanner(brain(), speed=0)
         assert scanner.status().stage is Stage.READY
         scanner.over_tcp("127.0.0.1", server.port)
     assert server.readouts == len(brain().start_s)
@@ -122,7 +121,7 @@ def test_a_scan_goes_out_and_its_images_come_back() -> None:
 
 def test_latency_counts_from_the_images_own_last_readout() -> None:
     with served(Server(delay_s=0.05)) as server:
-        scanner = SimulatedScanner(brain(), play=FAST)
+        scanner = SimulatedScanner(brain(), speed=0)
         scanner.over_tcp("127.0.0.1", server.port)
     assert len(scanner.latencies_s) == 5
     # All is sent at once, then the server takes 0.05 s for each image.
@@ -135,7 +134,7 @@ def test_the_pace_is_the_sequences() -> None:
     """Sixteen TR of 450 ms and a noise scan, sixteen times as fast: never ahead of the sequence."""
     seconds = brain().start_s[-1] / 16
     with served(Server()) as server:
-        scanner = SimulatedScanner(brain(), play=Play(speed=16))
+        scanner = SimulatedScanner(brain(), speed=16)
         scanner.over_tcp("127.0.0.1", server.port)
     # The upper bound only tells a pace from none: a loaded machine may pause for long.
     assert seconds <= scanner.status().sending_s < seconds + 5
@@ -145,7 +144,7 @@ def test_the_pace_is_the_sequences() -> None:
 def test_nobody_listens() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    scanner = SimulatedScanner(brain(), play=FAST)
+    scanner = SimulatedScanner(brain(), speed=0)
     with pytest.raises(LostError, match=f"server at 127.0.0.1:{port} cannot be reached .*check its address"):
         scanner.over_tcp("127.0.0.1", port)
     assert scanner.status().stage is Stage.FAILED
@@ -154,7 +153,7 @@ def test_nobody_listens() -> None:
 
 def test_a_server_refuses_in_the_middle_and_the_scanner_stops() -> None:
     with served(Server(after=130, then=complain)) as server:
-        scanner = SimulatedScanner(brain(), play=Play(speed=4))
+        scanner = SimulatedScanner(brain(), speed=4)
         began = time.monotonic()
         with pytest.raises(RefusedError, match=r"^the knee is not a brain: send a brain$"):
             scanner.over_tcp("127.0.0.1", server.port)
@@ -164,7 +163,7 @@ def test_a_server_refuses_in_the_middle_and_the_scanner_stops() -> None:
 
 def test_a_server_fails_at_the_end() -> None:
     with served(Server(at_end=complain)) as server:
-        scanner = SimulatedScanner(brain(), play=FAST)
+        scanner = SimulatedScanner(brain(), speed=0)
         with pytest.raises(FailedError, match=r"^the knee is not a brain: send a brain$"):
             scanner.over_tcp("127.0.0.1", server.port)
     assert len(scanner.images) == 5
@@ -172,14 +171,14 @@ def test_a_server_fails_at_the_end() -> None:
 
 def test_a_server_hangs_up() -> None:
     with served(Server(at_end=lambda connection: None)) as server:
-        scanner = SimulatedScanner(brain(), play=FAST)
+        scanner = SimulatedScanner(brain(), speed=0)
         with pytest.raises(LostError, match=r"was lost after 208 of 208 readouts and 5 images \(it hung up before"):
             scanner.over_tcp("127.0.0.1", server.port)
 
 
 def test_a_server_hangs_up_in_the_middle() -> None:
     with served(Server(after=130, then=lambda connection: None)) as server:
-        scanner = SimulatedScanner(brain(), play=Play(speed=4, timeouts=SOON))
+        scanner = SimulatedScanner(brain(), speed=4, timeouts=SOON)
         with pytest.raises(LostError, match=r"was lost after \d+ of 208 readouts and 0 images"):
             scanner.over_tcp("127.0.0.1", server.port)
 
@@ -191,7 +190,7 @@ def test_a_server_closes_in_the_middle_without_a_reason() -> None:
             pass
 
     with served(Server(after=130, then=close)) as server:
-        scanner = SimulatedScanner(brain(), play=Play(speed=4))
+        scanner = SimulatedScanner(brain(), speed=4)
         with pytest.raises(LostError, match=r"ended the scan after \d+ of 208 readouts and 0 images without a reason"):
             scanner.over_tcp("127.0.0.1", server.port)
 
@@ -202,21 +201,21 @@ def test_a_server_says_nothing_more() -> None:
         connection.recv(1)
 
     with served(Server(at_end=wait)) as server:
-        scanner = SimulatedScanner(brain(), play=Play(speed=0, timeouts=SOON))
+        scanner = SimulatedScanner(brain(), speed=0, timeouts=SOON)
         with pytest.raises(LostError, match=r"said nothing for 0\.5 s after 208 of 208 readouts and 5 images"):
             scanner.over_tcp("127.0.0.1", server.port)
 
 
 def test_a_server_talks_nonsense() -> None:
     with served(Server(at_end=lambda connection: connection.sendall(b"\xff\xff"))) as server:
-        scanner = SimulatedScanner(brain(), play=FAST)
+        scanner = SimulatedScanner(brain(), speed=0)
         with pytest.raises(LostError, match="unknown message id 65535"):
             scanner.over_tcp("127.0.0.1", server.port)
 
 
 def test_a_scanner_can_be_stopped() -> None:
     with served(Server()) as server:
-        scanner = SimulatedScanner(brain(), name="third", play=Play(speed=1))
+        scanner = SimulatedScanner(brain(), name="third", speed=1)
         threading.Timer(0.3, scanner.stop).start()
         began = time.monotonic()
         with pytest.raises(LostError, match=r"scanner third was stopped after \d+ of 208 readouts and 0 images"):
@@ -228,7 +227,7 @@ def test_several_play_at_once_and_errors_keep_their_order() -> None:
     seen: list[list[Status]] = []
     with served(Server()) as good, served(Server(at_end=complain)) as bad:
         ports = iter([bad.port, good.port])
-        scanners = [SimulatedScanner(brain(), name=name, play=Play(speed=16)) for name in ("one", "two")]
+        scanners = [SimulatedScanner(brain(), name=name, speed=16) for name in ("one", "two")]
         place = {scanner.name: next(ports) for scanner in scanners}
         errors = play(scanners, lambda s: s.over_tcp("127.0.0.1", place[s.name]), watch=seen.append, every_s=0.05)
     assert [str(error) for error in errors] == ["the knee is not a brain: send a brain"]
