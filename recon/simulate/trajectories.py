@@ -41,13 +41,13 @@ def spiral(
     """
     pitch = interleaves / (2 * np.pi * field_of_view_mm / 1000)  # cycles/m per radian
     last = np.pi * matrix / interleaves  # angle at which |k| is half a cycle per voxel
-    angle = _spiral_angle(pitch, last, sample_time_us * 1e-6, gradients)
+    angle = _spiral_angle(pitch, last, sample_time_s=sample_time_us * 1e-6, gradients=gradients)
     radius = angle * interleaves / (2 * np.pi * matrix)
     turned = angle + 2 * np.pi * np.arange(interleaves)[:, None] / interleaves
     return np.asarray(radius[:, None] * np.stack([np.cos(turned), np.sin(turned)], axis=-1), np.float32)
 
 
-def _spiral_angle(pitch: float, last: float, sample_time_s: float, gradients: Gradients) -> Vector:
+def _spiral_angle(pitch: float, last: float, *, sample_time_s: float, gradients: Gradients) -> Vector:
     # Glover's θ(t): ½βt² / (1 + β t^(4/3) / (2a)) while the slew rate limits, √(θ₁² + 2 γG(t − t₁)/λ) afterwards.
     fastest = GYROMAGNETIC_HZ_T * gradients.amplitude_mt_m * 1e-3 / pitch
     beta = SLEW_SHARE * GYROMAGNETIC_HZ_T * gradients.slew_t_m_s / pitch
