@@ -11,6 +11,7 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels, NufftPlan, Real
 from kernels.geometry import density_pipe_menon
+from recon.errors import ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
 from recon.scan import Frame
@@ -64,21 +65,28 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
     points = frame.trajectory * (encoded / full)[3 - axes :].astype(np.float32)  # radians per voxel of the image
     inside = (np.abs(points) <= BEYOND).all(axis=-1)
     points = np.where(inside[..., None], np.clip(points, -np.pi, np.pi), np.float32(0)).astype(np.float32)
+    if not inside.any():
+        raise ScanError("no sample of the trajectory is coarse enough for the image's voxels: check the field of view")
     plan = kernels.nufft(points, inner(target)[3 - axes :], eps=eps)
+    weights = np.zeros(inside.shape, np.float32)
     if frame.density is None:
-        weights = density_pipe_menon(kernels, points, plan.shape, iterations=ITERATIONS, round_view=True)
+        even = density_pipe_menon(kernels, points[inside], plan.shape, iterations=ITERATIONS, round_view=True)
+        weights[inside] = even
     else:
-        weights = normalised(np.where(inside, frame.density, np.float32(0)), plan)
+        weights[inside] = frame.density[inside]
+        weights = normalised(weights, plan)
     scale = np.float32(prod(target.full) / np.sqrt(prod(frame.encoding.encoded.matrix)))
-    return Sampling(plan, np.where(inside, weights, np.float32(0)), scale)
+    return Sampling(plan, weights, scale)
 
 
 def normalised(weights: Real, plan: NufftPlan) -> Real:
-    """`weights` of any scale, as the wire carries them, scaled so that adjoint(weights · forward(x)) keeps the size of x.
+    """`weights` of any scale, as the wire carries them, made so that adjoint(weights · forward(x)) is as large as x.
 
     x is smooth, a Gaussian of σ = 2 voxels, so that the corners of k-space that nobody measures do not count.
     """
     axes = np.meshgrid(*((np.arange(n) - n // 2) / 2 for n in plan.shape), indexing="ij")
     smooth: Complex = np.exp(-0.5 * sum(axis**2 for axis in axes)).astype(np.complex64)
     kept = np.vdot(smooth, plan.normal(smooth, weights=weights)).real / np.vdot(smooth, smooth).real
+    if kept <= 0:
+        raise ScanError("the density that the trajectory carries is zero everywhere: leave it out or correct it")
     return (weights / np.float32(kept)).astype(np.float32)

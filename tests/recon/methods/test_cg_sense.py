@@ -1,0 +1,100 @@
+"""`cg-sense` finds what zero filling cannot, and says when it has no centre to start from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+
+from recon.errors import ScanError
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe, Value
+from recon.scan import Calibration, Flag, Readouts, Scan
+from recon.simulate import SimulatedScan, nrmse, simulate
+from tests.recon.methods.phantoms import CPU, distance, frame_of, image_by, noise_kspace
+
+
+@cache
+def measured(protocol: str, matrix: int, *, noise: float) -> SimulatedScan:
+    return simulate(protocol, seed=3, coils=8, matrix=matrix, noise=noise)
+
+
+def thinned(scan: Scan, steps: tuple[int, int], *, centre: int = 24) -> Scan:
+    """Every `steps`-th line along both steps, and a full centre whose lines serve imaging and calibration alike."""
+    (encoding,) = scan.header.encodings
+    runs = []
+    for run in scan.readouts:
+        regular, middle = np.ones((2, len(run.head)), np.bool_)
+        for name, step in zip(("kspace_encode_step_1", "kspace_encode_step_2"), steps, strict=True):
+            limit = encoding.limits[name]
+            place = run.head[name].astype(int) - limit.center
+            regular &= place % step == 0
+            middle &= (abs(place) <= centre // 2) | (limit.minimum == limit.maximum)
+        kept = regular | middle | ((run.head["flags"] & Flag.IS_NOISE_MEASUREMENT.mask) != 0)
+        runs.append(Readouts(run.head[kept], run.samples[kept]))
+    header = replace(scan.header, encodings=(replace(encoding, acceleration=steps),))
+    return replace(scan, header=header, readouts=tuple(runs))
+
+
+def error(simulated: SimulatedScan, scan: Scan, method: str, **parameters: Value) -> float:
+    """NRMSE of the first image of `scan` against the truth of the full measurement."""
+    image = next(reconstruct(scan, Recipe(method, parameters), CPU))
+    (truth,) = (each for each in simulated.truth if each.counters == image.counters)
+    return nrmse(image.pixels[0], truth)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "matrix", "steps"), [("brain-se", 96, (2, 1)), ("brain-se", 96, (3, 1)), ("head-gre3d", 48, (2, 2))]
+)
+def test_it_removes_the_aliases_that_zero_filling_leaves(protocol: str, matrix: int, steps: tuple[int, int]) -> None:
+    simulated = measured(protocol, matrix, noise=0)
+    scan = thinned(simulated.scan, steps)
+    # Without noise what is left is the error of maps from 24 lines; more than half of the aliases must be gone.
+    assert error(simulated, scan, "cg-sense") < 0.5 * error(simulated, scan, "fft")
+
+
+def test_more_iterations_remove_more() -> None:
+    simulated = measured("brain-se", 96, noise=0)
+    scan = thinned(simulated.scan, (3, 1))
+    one, five = (error(simulated, scan, "cg-sense", iterations=n) for n in (1, 5))
+    assert five < 0.5 * one
+
+
+def test_noise_grows_no_more_than_it_must() -> None:
+    simulated = measured("brain-se", 96, noise=1)
+    (truth,) = (each for each in simulated.truth if each.counters.slice == 0)
+    # 60 of 96 lines, times a geometry factor that eight coils keep below 1.5 at twofold acceleration.
+    bound = 1.5 * np.sqrt(96 / 60) * truth.predicted_nrmse
+    assert error(simulated, thinned(simulated.scan, (2, 1)), "cg-sense") <= bound
+
+
+def test_regularisation_shrinks_the_image() -> None:
+    """For fully sampled k-space the normal operator is the identity, so λ = 1 halves the image."""
+    frame = frame_of(noise_kspace((4, 1, 32, 32)))
+    plain, shrunk = (image_by("cg-sense", frame, **{"lambda": strength}).pixels for strength in (0.0, 1.0))
+    assert distance(shrunk, plain / 2) < 1e-5
+
+
+def test_whitening_mixes_the_coils_before_all_else() -> None:
+    kspace, mixing = noise_kspace((3, 1, 32, 32)), noise_kspace((3, 3))
+    mixed = np.tensordot(mixing, kspace, axes=1).astype(np.complex64)
+    white = image_by("cg-sense", frame_of(kspace), calibration=Calibration(whitening=mixing))
+    assert distance(white.pixels, image_by("cg-sense", frame_of(mixed)).pixels) < 1e-3
+
+
+def test_a_centre_too_small_for_maps_is_refused() -> None:
+    sampled = np.arange(64)[None] % 2 == 0
+    with pytest.raises(ScanError) as caught:
+        image_by("cg-sense", frame_of(noise_kspace((2, 1, 64, 64)), sampled=sampled))
+    assert str(caught.value) == (
+        "cg-sense finds 0 fully sampled lines at the centre of kspace_encode_step_1, expected at least 8 for coil maps:"
+        " measure calibration lines or use fft"
+    )
+
+
+@pytest.mark.parametrize("protocol", ["heart-radial", "heart-spiral"])
+def test_simulated_hearts_come_near_their_truth(protocol: str) -> None:
+    simulated = simulate(protocol, seed=3, coils=4, matrix=48, repetitions=1)
+    assert error(simulated, simulated.scan, "cg-sense", iterations=5) <= 0.08

@@ -1,0 +1,167 @@
+"""`gridding` against closed forms, the Cartesian case, BART and simulated hearts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.cache import Cache
+from recon.errors import RecipeError, ScanError
+from recon.methods import choose
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.scan import Trajectory
+from recon.simulate import nrmse, simulate
+from tests.recon.builders import header, heads, noise
+from tests.recon.judges import Bart
+from tests.recon.methods.phantoms import (
+    CPU,
+    blob,
+    blob_kspace,
+    distance,
+    encoding,
+    frame_of,
+    grid_points,
+    image_by,
+    noise_kspace,
+    shots_of,
+    spokes,
+)
+
+RADIAL = Trajectory.RADIAL
+
+
+def test_cartesian_points_of_equal_density_give_the_image_of_the_fft() -> None:
+    kspace = noise_kspace((2, 1, 24, 32))
+    points = grid_points((24, 32)).astype(np.float32)
+    shots = shots_of(kspace[:, 0], points, space=encoding((1, 24, 32), kind=RADIAL))
+    gridded = image_by("gridding", replace(shots, density=np.full((24, 32), 7, np.float32)), eps=1e-5)
+    # The NUFFT keeps its eps; the wire's density is scaled on a Gaussian whose tails beyond the band are 2e-9.
+    assert distance(gridded.pixels, image_by("fft", frame_of(kspace)).pixels) < 3e-5
+
+
+@pytest.mark.parametrize(("oversampling", "bound"), [(1, 0.08), (2, 0.01)])
+def test_spokes_give_the_values_of_the_object(oversampling: int, bound: float) -> None:
+    n = 48
+    points = spokes(96, n * oversampling)  # π/2·48 = 76 would meet Nyquist's condition
+    space = encoding((1, n, n * oversampling), recon=(1, n, n), kind=RADIAL)
+    kspace = blob_kspace(points, (3, -5), n * n * oversampling)[None]
+    image = image_by("gridding", shots_of(kspace, points, space=space))
+    # Density weights are approximate: 1 % where sampling is ample. Without oversampling of the readout, a ring of
+    # aliases of radius n crosses the corners of the image.
+    assert distance(image.pixels[0, 0], blob((n, n), (3, -5))) < bound
+
+
+def test_a_finer_image_keeps_values_and_places() -> None:
+    points = spokes(96, 96)
+    space = encoding((1, 48, 96), recon=(1, 96, 96), field_mm=(1.0, 48.0, 48.0), kind=RADIAL)
+    image = image_by("gridding", shots_of(blob_kspace(points, (3, -5), 48 * 96)[None], points, space=space))
+    assert image.spacing_mm == (1, 0.5, 0.5)
+    assert distance(image.pixels[0, 0], blob((96, 96), (3, -5), spacing=0.5)) < 0.02
+
+
+def test_a_coarser_image_leaves_the_band_beyond_it_out() -> None:
+    points = spokes(96, 96)
+    space = encoding((1, 48, 96), recon=(1, 38, 38), field_mm=(1.0, 48.0, 48.0), kind=RADIAL)
+    image = image_by("gridding", shots_of(blob_kspace(points, (3, -5), 48 * 96)[None], points, space=space))
+    assert distance(image.pixels[0, 0], blob((38, 38), (3, -5), spacing=48 / 38)) < 0.02
+
+
+def test_a_volume_of_spokes_gives_the_values_of_the_object() -> None:
+    n = 32
+    rng = np.random.default_rng(3)
+    axis = rng.standard_normal((2400, 3))  # even coverage needs about π·n²/2 = 1608 spokes
+    axis /= np.linalg.norm(axis, axis=1, keepdims=True)
+    radius = 2 * np.pi * (np.arange(n) - n // 2) / n
+    points = (radius[None, :, None] * axis[:, None]).astype(np.float32)
+    kspace = blob_kspace(points, (1, 2, -3), n**3)[None]
+    image = image_by("gridding", shots_of(kspace, points, space=encoding((n, n, n), kind=RADIAL)), eps=1e-3)
+    assert distance(image.pixels[0], blob((n, n, n), (1, 2, -3))) < 0.08  # random directions leave gaps
+
+
+def test_bart_grids_to_the_same_image(tmp_path: Path) -> None:
+    """The same samples, weights and points through BART's adjoint NUFFT."""
+    n = 48
+    # Not to the edge of the band: samples on the border of its grid BART leaves out.
+    points, kspace = np.float32(0.95) * spokes(60, 96), noise_kspace((3, 60, 96))
+    space = encoding((1, n, 96), recon=(1, n, n), kind=RADIAL)
+    ramp = np.linalg.norm(points, axis=-1).astype(np.float32) + np.float32(0.01)
+    image = image_by("gridding", replace(shots_of(kspace, points, space=space), density=ramp), eps=1e-5)
+    bart = Bart(tmp_path)
+    # BART's trajectory counts in units of 1/FOV with axes (x, y, z); its samples are [coil, shot, sample, 1].
+    path = np.zeros((60, 96, 3), np.complex64)
+    path[..., :2] = points[..., ::-1] * n / (2 * np.pi)
+    adjoint = bart(f"nufft -a -d {n}:{n}:1", path, (kspace * ramp)[:, :, :, None])
+    judge = np.abs(bart("rss 8", adjoint).reshape(n, n))
+    factor = (judge * image.pixels[0, 0]).sum() / (judge**2).sum()
+    # Against the direct sum BART errs by 1.2e-4 here, ours keeps its eps of 1e-5.
+    assert distance(image.pixels[0, 0], factor * judge) < 5e-4
+
+
+@pytest.mark.parametrize("protocol", ["heart-radial", "heart-spiral"])
+def test_simulated_hearts_come_near_their_truth(protocol: str) -> None:
+    simulated = simulate(protocol, seed=3, coils=4, matrix=64, repetitions=1)
+    truth = {each.counters: each for each in simulated.truth}
+    images = list(reconstruct(simulated.scan, Recipe(), CPU))
+    assert {image.counters for image in images} == set(truth)
+    assert max(nrmse(image.pixels[0], truth[image.counters]) for image in images) <= 0.08
+
+
+def test_frames_of_one_trajectory_are_planned_once() -> None:
+    cache, points = Cache(), spokes(20, 32)
+    space = encoding((1, 32, 32), kind=RADIAL)
+    for _ in range(3):
+        image_by("gridding", shots_of(noise_kspace((1, 20, 32)), points, space=space), cache=cache)
+    image_by("gridding", shots_of(noise_kspace((1, 20, 32)), points[::-1].copy(), space=space), cache=cache)
+    assert (cache.hits, cache.misses) == (2, 2)
+    assert cache.bytes > 0
+
+
+def test_cartesian_scans_are_refused() -> None:
+    with pytest.raises(RecipeError, match="gridding needs a trajectory, the scan is cartesian: use fft or auto"):
+        image_by("gridding", frame_of(noise_kspace((1, 1, 8, 8))))
+
+
+def test_a_density_of_nothing_is_refused() -> None:
+    frame = shots_of(noise_kspace((1, 4, 16)), spokes(4, 16), space=encoding((1, 16, 16), kind=RADIAL))
+    with pytest.raises(ScanError, match="density that the trajectory carries is zero everywhere"):
+        image_by("gridding", replace(frame, density=np.zeros((4, 16), np.float32)))
+
+
+def test_an_image_coarser_than_every_sample_is_refused() -> None:
+    space = encoding((1, 16, 16), recon=(1, 2, 2), field_mm=(1.0, 16.0, 16.0), kind=RADIAL)
+    frame = shots_of(noise_kspace((1, 1, 2)), np.full((1, 2, 2), 3, np.float32), space=space)
+    with pytest.raises(ScanError, match="no sample of the trajectory is coarse enough"):
+        image_by("gridding", frame)
+
+
+def test_auto_grids_what_is_not_cartesian() -> None:
+    recipe = Recipe("auto", {"trajectory_unit": "1/m", "oversampling": "keep"})
+    for kind in Trajectory:
+        chosen = choose(recipe, encoding((1, 8, 8), kind=kind))
+        cartesian = kind in (Trajectory.CARTESIAN, Trajectory.EPI)
+        assert chosen.method == ("fft" if cartesian else "gridding") and chosen["oversampling"] == "keep"
+    assert choose(Recipe("null"), encoding((1, 8, 8))) == Recipe("null")
+
+
+def test_other_units_of_the_trajectory_are_named_by_the_recipe() -> None:
+    from recon.pipeline import reconstruct_frame
+    from recon.scan import Readouts
+
+    points = spokes(20, 32)
+    head = heads(20, samples=32, kspace_encode_step_1=np.arange(20), trajectory_dimensions=2)
+    data = noise(np.random.default_rng(1), (20, 2, 32))
+    scan = header((1, 32, 32), trajectory=RADIAL)
+    images = [
+        reconstruct_frame(
+            scan, [Readouts(head, data, path)], [], Recipe("gridding", {"trajectory_unit": unit}), CPU, Cache()
+        )
+        for unit, path in (
+            ("cycles/voxel", points[..., ::-1] / (2 * np.pi)),
+            ("cycles/fov", points[..., ::-1] / (2 * np.pi) * 32),
+        )
+    ]
+    np.testing.assert_allclose(images[0][0].pixels, images[1][0].pixels, rtol=1e-4, atol=1e-4)
