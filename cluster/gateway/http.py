@@ -150,7 +150,7 @@ async def post_scan(
         raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=5.0)
     with context.uploads.held():
         try:
-            intake = await _in_thread(context, lambda: context.service.open_scan(asked))
+            intake = await _in_thread(context, partial(context.service.open_scan, asked))
         except DuplicateError as error:
             return _replayed(error.record)
         upload = _upload(intake, kind, context.service.config)
@@ -174,7 +174,7 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
         return await _in_thread(context, upload.finish)
     first, connection = body.take()
     rest = Rest(connection, int(size) - len(first))
-    return await _in_thread(context, lambda: _take_direct(context, upload, first, rest))
+    return await _in_thread(context, partial(_take_direct, context, upload, first, rest))
 
 
 def _take_direct(context: Context, upload: Upload, first: bytes, rest: Rest) -> ScanRecord:
@@ -193,7 +193,7 @@ def _take_direct(context: Context, upload: Upload, first: bytes, rest: Rest) -> 
 
 async def _take_streamed(request: Request, context: Context, upload: Upload) -> None:
     """Receive a body through the event loop: one of unknown length, one that came at once, or an encrypted one."""
-    deadlines = context.deadlines()
+    deadlines, reason = context.deadlines(), ""
     pieces = bytearray()
     loop = asyncio.get_running_loop()
     try:
@@ -202,16 +202,16 @@ async def _take_streamed(request: Request, context: Context, upload: Upload) -> 
                 pieces += piece
                 if len(pieces) >= _FALLBACK_BYTES:
                     data, pieces = bytes(pieces), bytearray()
-                    await _in_thread(context, lambda data=data: feed(upload, data))  # type: ignore[misc]
+                    await _in_thread(context, partial(feed, upload, data))
                 deadlines.heard(header=True)
                 limit.reschedule(loop.time() + deadlines.left_s())
-        await _in_thread(context, lambda: feed(upload, bytes(pieces)))
     except ClientDisconnect:
         reason = "the sender left before the end of the body: send it again"
-        raise await _in_thread(context, lambda: broken(upload, reason)) from None
     except TimeoutError:
         reason = deadlines.reason()
-        raise await _in_thread(context, lambda: broken(upload, reason)) from None
+    await _in_thread(context, partial(feed, upload, bytes(pieces)))
+    if reason:
+        raise await _in_thread(context, partial(broken, upload, reason))
 
 
 async def _in_thread(context: Context, call: Callable[[], T]) -> T:
@@ -352,7 +352,7 @@ async def _images(context: Context, scan: str, start: int, *, follow: bool) -> A
     while True:
         record = service.scan(scan)  # looked at first: what it had stored by its end is then among the images below
         stored = service.follow(scan, start=start, timeout_s=slice_s)
-        while data := await _waiting(context, lambda stored=stored: next(stored, b"")):  # type: ignore[misc]
+        while data := await _waiting(context, partial(next, stored, b"")):
             yield data
             start, quiet_s = start + 1, 0.0
         if record.state.final or not follow:
@@ -399,7 +399,7 @@ async def _events(context: Context, scan: str) -> AsyncIterator[bytes]:
             final = record.state.final
             yield _event("state", {"scan": scan, "state": record.state.value, "images": record.images})
         while not (final or context.stopping):
-            event = await _waiting(context, lambda: subscription.get(_SLICE_S))
+            event = await _waiting(context, partial(subscription.get, _SLICE_S))
             if event is not None:
                 yield _event(*event)
                 final = bool(scan) and State(event[1]["state"]).final

@@ -1,0 +1,619 @@
+"""The HTTP API over real sockets: every route, every way to send a body, problems, limits, the OpenAPI document."""
+
+from __future__ import annotations
+
+import io
+import json
+import socket
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from cluster.documents import PROBLEM_TYPE, read_record
+from cluster.events import State
+from cluster.job import ScanRecord
+from recon.mrd.hdf5 import read_images, write_scan
+from recon.mrd.header import parse_header, write_header
+from recon.mrd.wire import Close, Decoder, ImageMessage, Text
+from recon.scan import Image, Scan
+from tests.cluster import scans
+from tests.end_to_end.running import Running, eventually, running
+
+MRD = {"content-type": "application/x-mrd"}
+HDF5 = {"content-type": "application/x-hdf5"}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server."""
+    with running(tmp_path_factory.mktemp("data")) as server:
+        assert eventually(lambda: server.service.ready)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def http(server: Running) -> Iterator[httpx.Client]:
+    """A plain HTTP client: not ours, which would hide what the server says."""
+    with httpx.Client(base_url=server.http, timeout=30.0) as http:
+        yield http
+
+
+@pytest.fixture(scope="module")
+def done(server: Running, http: httpx.Client) -> str:
+    """A scan of three frames that is done."""
+    answer = http.post("/v1/scans?method=fft&name=three", content=scans.stream(scans.frames(3)), headers=MRD)
+    assert answer.status_code == 201
+    scan: str = answer.json()["scan"]
+    assert server.service.wait(scan, 30.0).state is State.DONE
+    return scan
+
+
+def decode(data: bytes) -> tuple[list[Image], list[str], bool]:
+    """Images, texts and whether the stream was closed."""
+    messages = list(Decoder().feed(data))
+    images = [message.image for message in messages if isinstance(message, ImageMessage)]
+    return images, [m.text for m in messages if isinstance(m, Text)], isinstance(messages[-1], Close)
+
+
+def check_problem(answer: httpx.Response, status: int, *words: str) -> None:
+    """A problem document with this status, whose detail holds these words."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == PROBLEM_TYPE
+    problem = answer.json()
+    assert {"type", "title", "status", "detail"} <= problem.keys()
+    assert problem["status"] == status
+    for word in words:
+        assert word in problem["detail"]
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of an HTTP address."""
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    return host, int(port)
+
+
+def head(length: int | None, *lines: str, kind: str = "application/x-mrd") -> bytes:
+    """The start of an upload as it stands on the wire; without `length`, of a chunked one."""
+    size = "transfer-encoding: chunked" if length is None else f"content-length: {length}"
+    return "\r\n".join(["POST /v1/scans HTTP/1.1", "host: x", f"content-type: {kind}", size, *lines, "\r\n"]).encode()
+
+
+def upload(server: Running) -> socket.socket:
+    """A bare connection to the HTTP gateway."""
+    return socket.create_connection(address_of(server.http), timeout=30.0)
+
+
+@contextmanager
+def begun(
+    server: Running, stream: bytes, count: int, *lines: str, until: Callable[[ScanRecord], bool] = lambda record: True
+) -> Iterator[tuple[socket.socket, str]]:
+    """An upload of which `count` bytes are sent, and its scan once `until` is true of it."""
+    known = {record.id for record in server.service.scans(limit=10_000)}
+
+    def seen() -> str:
+        records = server.service.scans(limit=10)
+        return next((record.id for record in records if record.id not in known and until(record)), "")
+
+    with upload(server) as connection:
+        connection.sendall(head(len(stream), *lines) + stream[:count])
+        assert eventually(lambda: bool(seen()))
+        yield connection, seen()
+
+
+def status(connection: socket.socket) -> int:
+    """The status that a bare connection is answered with."""
+    return int(connection.recv(65536).split(b" ", 2)[1])
+
+
+# ---- scans in ----
+
+
+def test_a_scan_is_on_disk_when_it_is_answered(server: Running, http: httpx.Client) -> None:
+    stream = scans.stream(scans.frames(2))
+    answer = http.post("/v1/scans?method=fft&priority=stat&name=head", content=stream, headers=MRD)
+    assert answer.status_code == 201
+    record = read_record(answer.json())
+    assert answer.headers["location"] == f"/v1/scans/{record.id}"
+    assert (server.service.config.spool_folder / f"{record.id}.mrd").read_bytes() == stream
+    assert (record.priority.name, record.name, record.transport, record.complete) == ("STAT", "head", "http", True)
+    assert (record.readouts, record.frames, record.bytes) == (24, 2, len(stream))
+
+
+def pieces(stream: bytes, size: int) -> Iterator[bytes]:
+    """`stream` cut up."""
+    return (stream[at : at + size] for at in range(0, len(stream), size))
+
+
+@pytest.mark.parametrize("size", [1, 1000, 1 << 20])
+def test_a_body_of_unknown_length(server: Running, http: httpx.Client, size: int) -> None:
+    stream = scans.stream([scans.frame(seed=3, lines=4)], scans.header(lines=4))
+    answer = http.post("/v1/scans?method=fft", content=pieces(stream, size), headers=MRD)
+    assert answer.request.headers["transfer-encoding"] == "chunked"
+    assert answer.status_code == 201
+    record = server.service.wait(answer.json()["scan"], 30.0)
+    assert (record.state, record.images, record.bytes) == (State.DONE, 1, len(stream))
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5000])
+def test_a_body_that_comes_slowly(server: Running, cut: int) -> None:
+    """Whether the first bytes come with the request or after it, the body is the same."""
+    stream = scans.stream(scans.frames(1))
+    with upload(server) as connection:
+        connection.sendall(head(len(stream)) + stream[:cut])
+        time.sleep(0.1)
+        for piece in pieces(stream[cut:], 3000):
+            connection.sendall(piece)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    start, _, body = answer.partition(b"\r\n\r\n")
+    assert start.startswith(b"HTTP/1.1 201 ")
+    assert b"connection: close" in start
+    assert server.service.wait(json.loads(body)["scan"], 30.0).images == 1
+
+
+def test_a_client_that_asks_before_it_sends(server: Running) -> None:
+    """curl sends large bodies only after `100 Continue`, and spares them where the answer is no."""
+    stream = scans.stream(scans.frames(1))
+    with upload(server) as connection:
+        connection.sendall(head(len(stream), "expect: 100-continue"))
+        assert connection.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(stream)
+        assert status(connection) == 201
+    with upload(server) as connection:
+        connection.sendall(head(10**9, "expect: 100-continue", kind="text/plain"))
+        assert status(connection) == 415
+
+
+def test_a_connection_serves_many_small_scans(server: Running) -> None:
+    """A body that comes with its request leaves the connection open; one read by a thread closes it."""
+    stream = scans.stream(scans.frames(1))
+    with httpx.Client(base_url=server.http) as client:
+        answers = [client.post("/v1/scans", content=stream, headers=MRD) for _ in range(5)]
+        assert [answer.status_code for answer in answers] == [201] * 5
+        assert client.get("/healthz").status_code == 200
+
+
+def hdf5(path: Path, count: int = 2) -> bytes:
+    """An ISMRMRD file of `count` frames."""
+    header = parse_header(write_header(scans.header(repetitions=count)))
+    write_scan(path, Scan(header, tuple(scans.frames(count))))
+    return path.read_bytes()
+
+
+def test_an_hdf5_file(server: Running, http: httpx.Client, tmp_path: Path) -> None:
+    content = hdf5(tmp_path / "scan.h5")
+    answer = http.post("/v1/scans?method=fft", content=content, headers=HDF5)
+    assert answer.status_code == 201, answer.text
+    record = server.service.wait(answer.json()["scan"], 30.0)
+    assert (record.state, record.images) == (State.DONE, 2)
+    raw = http.get(f"/v1/scans/{record.id}/raw")
+    assert raw.headers["content-type"] == "application/x-hdf5"
+    assert raw.content == content
+    images = sorted(server.service.images(record.id), key=lambda image: image.counters.repetition)
+    for image, readouts in zip(images, scans.frames(2), strict=True):
+        truth = scans.truth(readouts)
+        np.testing.assert_allclose(image.pixels[0, 0], truth, rtol=0, atol=1e-5 * truth.max())
+
+
+def test_a_key_makes_a_repeated_upload_the_same_scan(server: Running, http: httpx.Client) -> None:
+    stream, headers = scans.stream(scans.frames(1)), {**MRD, "idempotency-key": "only-once"}
+    first = http.post("/v1/scans", content=stream, headers=headers)
+    again = http.post("/v1/scans", content=stream, headers=headers)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert first.json()["scan"] == again.json()["scan"]
+    assert "idempotent-replayed" not in first.headers
+    assert again.headers["idempotent-replayed"] == "true"
+    assert again.headers["location"] == first.headers["location"]
+    other = http.post("/v1/scans", content=stream, headers={**MRD, "idempotency-key": "another"})
+    assert other.json()["scan"] != first.json()["scan"]
+
+
+def test_a_key_of_a_scan_that_is_still_coming_in(server: Running, http: httpx.Client) -> None:
+    stream = scans.stream(scans.frames(1))
+    with begun(server, stream, 2000, "idempotency-key: in-flight") as (connection, scan):
+        answer = http.post("/v1/scans", content=stream, headers={**MRD, "idempotency-key": "in-flight"})
+        check_problem(answer, 409, "still coming in", scan)
+        assert answer.headers["retry-after"] == "1"
+        connection.sendall(stream[2000:])
+        assert status(connection) == 201
+
+
+def test_a_key_whose_first_upload_broke_off_counts_anew(server: Running, http: httpx.Client) -> None:
+    stream = scans.stream(scans.frames(1))
+    with begun(server, stream, 2000, "idempotency-key: broke-off"):
+        pass
+
+    def send() -> int:
+        return http.post("/v1/scans", content=stream, headers={**MRD, "idempotency-key": "broke-off"}).status_code
+
+    assert eventually(lambda: send() == 201)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status", "words"),
+    [
+        ("/v1/scans", {"content-type": "text/plain"}, 415, ("'text/plain'", "application/x-mrd", "application/x-hdf5")),
+        ("/v1/scans", {}, 415, ("''",)),
+        ("/v1/scans?method=magic", MRD, 422, ("'magic'", "fft", "default.xml")),
+        ("/v1/scans?method=%7B%22method%22%3A%22fft%22%2C%22x%22%3A1%7D", MRD, 422, ("'x'", "fft")),
+        ("/v1/scans?priority=now", MRD, 422, ("'now'", "stat, routine, research")),
+        (f"/v1/scans?name={'x' * 201}", MRD, 422, ("name", "200 characters")),
+    ],
+)
+def test_requests_that_cannot_be_met(
+    http: httpx.Client, path: str, headers: dict[str, str], status: int, words: tuple[str, ...]
+) -> None:
+    check_problem(http.post(path, content=scans.stream(scans.frames(1)), headers=headers), status, *words)
+
+
+# ---- states ----
+
+
+def test_the_list_is_newest_first_and_can_be_narrowed(server: Running, http: httpx.Client, done: str) -> None:
+    ids = [record["scan"] for record in http.get("/v1/scans?limit=1000").json()["scans"]]
+    assert ids == sorted(ids, reverse=True)
+    assert done in ids
+    assert len(http.get("/v1/scans?limit=1").json()["scans"]) == 1
+    states = {record["state"] for record in http.get("/v1/scans?state=done").json()["scans"]}
+    assert states == {"done"}
+    check_problem(http.get("/v1/scans?state=sleeping"), 422, "state")
+    check_problem(http.get("/v1/scans?limit=0"), 422, "limit")
+
+
+def test_a_record_says_what_happened_when(http: httpx.Client, done: str) -> None:
+    record = read_record(http.get(f"/v1/scans/{done}").json())
+    assert (record.id, record.state, record.chosen, record.images, record.name) == (done, State.DONE, "fft", 3, "three")
+    times = [record.created_s, record.header_s, record.received_s, record.finished_s]
+    assert times == sorted(times)
+    assert abs(times[0] - time.time()) < 600.0
+
+
+def test_the_log_as_text_and_as_json(http: httpx.Client, done: str) -> None:
+    text = http.get(f"/v1/scans/{done}/log")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert text.text.endswith("Z done\n")
+    lines = http.get(f"/v1/scans/{done}/log", headers={"accept": "application/json"}).json()["lines"]
+    assert [line["text"] for line in lines] == [line.split(" ", 1)[1] for line in text.text.splitlines()]
+
+
+def test_raw_data_are_what_was_sent(http: httpx.Client, done: str) -> None:
+    answer = http.get(f"/v1/scans/{done}/raw")
+    assert answer.headers["content-type"] == "application/x-mrd"
+    assert answer.content == scans.stream(scans.frames(3))
+
+
+def test_cancelling_twice_is_cancelling_once(server: Running, http: httpx.Client, done: str) -> None:
+    assert http.delete(f"/v1/scans/{done}").json()["state"] == "done"  # what has ended stays as it is
+    stream = scans.stream(scans.frames(1))
+    with begun(server, stream, len(stream) - 2, until=lambda record: record.readouts == 12) as (connection, scan):
+        for _ in range(2):
+            assert http.delete(f"/v1/scans/{scan}").json()["state"] == "cancelled"
+        connection.sendall(stream[-2:])
+        answer = connection.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 409 ")
+    assert b"cancelled" in answer
+
+
+def test_requeue_runs_a_scan_again(server: Running, http: httpx.Client) -> None:
+    scan = http.post("/v1/scans?method=fft", content=scans.stream(scans.frames(2)), headers=MRD).json()["scan"]
+    before = server.service.wait(scan, 30.0)
+    assert http.post(f"/v1/scans/{scan}/requeue").status_code == 200
+    after = server.service.wait(scan, 30.0)
+    assert (after.state, after.images) == (State.DONE, 2)
+    assert after.finished_s > before.finished_s
+
+
+def test_requeue_of_a_scan_that_runs_is_refused(server: Running, http: httpx.Client) -> None:
+    stream = scans.stream(scans.frames(1))
+    with begun(server, stream, 5000) as (connection, scan):
+        check_problem(http.post(f"/v1/scans/{scan}/requeue"), 409, "has not ended")
+        connection.sendall(stream[5000:])
+        assert status(connection) == 201
+
+
+UNKNOWN = ("", "/images", "/images?follow=1", "/images/0.png", "/images/0.dcm", "/log", "/raw", "/events")
+
+
+@pytest.mark.parametrize("below", UNKNOWN)
+def test_a_scan_that_is_not_there(http: httpx.Client, below: str) -> None:
+    check_problem(http.get(f"/v1/scans/nowhere{below}"), 404, "'nowhere'")
+
+
+def test_other_things_that_are_not_there(http: httpx.Client, done: str) -> None:
+    check_problem(http.delete("/v1/scans/nowhere"), 404, "'nowhere'")
+    check_problem(http.post("/v1/scans/nowhere/requeue"), 404, "'nowhere'")
+    check_problem(http.get("/v2/scans"), 404)
+    check_problem(http.put("/v1/scans"), 405)
+    check_problem(http.get(f"/v1/scans/{done}/images/3.png"), 404, "3 images", "no image 3")
+    check_problem(http.get(f"/v1/scans/{done}/images/x.png"), 422, "number")
+    check_problem(http.get(f"/v1/scans/{done}/images/0.dcm?plane=1"), 404, "1 planes")
+
+
+# ---- images out ----
+
+
+def test_images_as_an_mrd_stream(http: httpx.Client, done: str) -> None:
+    for query in ("", "?follow=1"):
+        answer = http.get(f"/v1/scans/{done}/images{query}", headers={"accept": "application/x-mrd"})
+        assert answer.headers["content-type"] == "application/x-mrd"
+        images, texts, closed = decode(answer.content)
+        assert (len(images), texts, closed) == (3, [], True)
+    rest = decode(http.get(f"/v1/scans/{done}/images?start=2").content)[0]
+    np.testing.assert_array_equal(rest[0].pixels, images[2].pixels)
+    assert len(rest) == 1
+    assert decode(http.get(f"/v1/scans/{done}/images?start=99").content) == ([], [], True)
+
+
+def test_images_are_followed_as_they_are_made(server: Running) -> None:
+    stream = scans.stream(scans.frames(2))
+    first = len(stream) - 2 - 11 * (len(stream) // 30)  # the first frame, and a part of the second
+    with (
+        begun(server, stream, first, until=lambda record: record.images == 1) as (connection, scan),
+        httpx.Client(base_url=server.http, timeout=30.0) as client,
+        client.stream("GET", f"/v1/scans/{scan}/images?follow=1") as answer,
+    ):
+        decoder, images, closed = Decoder(), 0, False
+        for data in answer.iter_bytes():
+            for message in decoder.feed(data):
+                closed = closed or isinstance(message, Close)
+                if isinstance(message, ImageMessage):
+                    images += 1
+                    if images == 1:  # the rest is sent only once the first image is here
+                        connection.sendall(stream[first:])
+    assert (images, closed) == (2, True)
+
+
+def test_images_as_hdf5_dicom_and_png(server: Running, http: httpx.Client, done: str, tmp_path: Path) -> None:
+    answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "application/x-hdf5"})
+    (tmp_path / "images.h5").write_bytes(answer.content)
+    stored = list(server.service.images(done))
+    for image, expected in zip(read_images(tmp_path / "images.h5"), stored, strict=True):
+        np.testing.assert_array_equal(image.pixels, expected.pixels)
+    answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "application/zip"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert len(archive.namelist()) == 3
+        assert all(archive.read(name)[128:132] == b"DICM" for name in archive.namelist())
+    answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "image/png"})
+    assert answer.content.startswith(b"\x89PNG")
+    assert not list(server.service.config.data.glob("images-*"))  # nothing is left of making the HDF5 file
+
+
+def test_one_image_as_png_and_as_dicom(http: httpx.Client, done: str) -> None:
+    from PIL import Image as pillow
+
+    answer = http.get(f"/v1/scans/{done}/images/1.png")
+    assert answer.headers["content-type"] == "image/png"
+    with pillow.open(io.BytesIO(answer.content)) as picture:
+        assert picture.size == (scans.SAMPLES, scans.LINES)
+    answer = http.get(f"/v1/scans/{done}/images/1.dcm")
+    assert answer.headers["content-type"] == "application/dicom"
+    assert answer.content[128:132] == b"DICM"
+
+
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("*/*", "application/x-mrd"),
+        ("application/zip;q=0.5, application/x-hdf5;q=0.9, text/html", "application/x-hdf5"),
+        ("image/*", "image/png"),
+        ("application/x-hdf5;q=nonsense", "application/x-hdf5"),
+    ],
+)
+def test_the_form_of_images_is_negotiated(http: httpx.Client, done: str, accept: str, chosen: str) -> None:
+    answer = http.get(f"/v1/scans/{done}/images", headers={"accept": accept})
+    assert (answer.status_code, answer.headers["content-type"]) == (200, chosen)
+
+
+def test_a_form_that_nobody_offers(http: httpx.Client, done: str) -> None:
+    answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "text/html, application/zip;q=0"})
+    check_problem(answer, 406, "text/html", "application/x-mrd")
+
+
+# ---- events ----
+
+
+def events_of(answer: httpx.Response) -> Iterator[tuple[str, dict[str, object]]]:
+    """Server-sent events as they come."""
+    name = ""
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+
+
+def test_events_of_a_scan_end_with_it(server: Running, http: httpx.Client, done: str) -> None:
+    with http.stream("GET", f"/v1/scans/{done}/events") as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert list(events_of(answer)) == [("state", {"scan": done, "state": "done", "images": 3})]
+
+
+def test_events_of_all_scans(server: Running, http: httpx.Client) -> None:
+    with httpx.Client(base_url=server.http, timeout=30.0) as client, client.stream("GET", "/v1/events") as answer:
+        stream = scans.stream(scans.frames(2))
+        sender = threading.Thread(target=lambda: httpx.post(f"{server.http}/v1/scans", content=stream, headers=MRD))
+        sender.start()
+        seen = []
+        for name, values in events_of(answer):
+            seen.append((name, values["state"]))
+            if seen[-1] == ("state", "done"):
+                break
+        sender.join()
+    assert [name for name, _ in seen].count("image") == 2
+
+
+# ---- the server itself ----
+
+
+def test_the_server_describes_itself(server: Running, http: httpx.Client) -> None:
+    assert http.get("/healthz").text == "ok\n"
+    assert http.get("/readyz").status_code == 200
+    cluster = http.get("/v1/cluster").json()
+    assert {worker["worker"] for worker in cluster["workers"]} == {"w0", "w1"}
+    assert cluster["ready"] is True
+    names = {recipe["name"]: recipe for recipe in http.get("/v1/recipes").json()["recipes"]}
+    assert names["simplefft"]["method"] == "fft"
+    assert "recon_scans_accepted_total" in http.get("/metrics").text
+
+
+def test_openapi_names_every_route(http: httpx.Client) -> None:
+    document = http.get("/openapi.json").json()
+    routes = {(method, path) for path, methods in document["paths"].items() for method in methods}
+    assert routes == {
+        ("post", "/v1/scans"),
+        ("get", "/v1/scans"),
+        ("get", "/v1/scans/{scan}"),
+        ("delete", "/v1/scans/{scan}"),
+        ("post", "/v1/scans/{scan}/requeue"),
+        ("get", "/v1/scans/{scan}/images"),
+        ("get", "/v1/scans/{scan}/images/{number}.png"),
+        ("get", "/v1/scans/{scan}/images/{number}.dcm"),
+        ("get", "/v1/scans/{scan}/events"),
+        ("get", "/v1/scans/{scan}/log"),
+        ("get", "/v1/scans/{scan}/raw"),
+        ("get", "/v1/events"),
+        ("get", "/v1/cluster"),
+        ("get", "/v1/recipes"),
+        ("get", "/metrics"),
+        ("get", "/healthz"),
+        ("get", "/readyz"),
+    }
+
+
+def test_the_record_is_as_openapi_says(http: httpx.Client, done: str) -> None:
+    document = http.get("/openapi.json").json()
+    answer = document["paths"]["/v1/scans/{scan}"]["get"]["responses"]["200"]
+    schema = answer["content"]["application/json"]["schema"]
+    record = http.get(f"/v1/scans/{done}").json()
+    assert set(schema["required"]) == set(schema["properties"]) == set(record)
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "array": list}
+    for name, rule in schema["properties"].items():
+        assert record[name] in rule["enum"] if "enum" in rule else isinstance(record[name], kinds[rule["type"]]), name
+
+
+# ---- limits ----
+
+
+def test_too_many_uploads_wait_their_turn(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(1))
+    with running(tmp_path, max_uploads=1) as server:
+        with begun(server, stream, 3000) as (connection, _):
+            answer = httpx.post(f"{server.http}/v1/scans", content=stream, headers=MRD)
+            check_problem(answer, 429, "1 uploads are under way")
+            assert int(answer.headers["retry-after"]) > 0
+            connection.sendall(stream[3000:])
+            assert status(connection) == 201
+        answer = httpx.post(f"{server.http}/v1/scans", content=stream, headers=MRD)
+        assert answer.status_code == 201
+
+
+def test_a_full_server_says_when_to_come_again(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(1), close=False)
+    with running(tmp_path, max_scans_in_flight=1) as server, socket.create_connection(server.mrd) as connection:
+        connection.sendall(stream)
+        assert eventually(lambda: bool(server.service.scans()))
+        answer = httpx.post(f"{server.http}/v1/scans", content=stream, headers=MRD)
+        check_problem(answer, 429, "1 scans are in flight")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_no_disk_is_507(tmp_path: Path) -> None:
+    with running(tmp_path, spool_free_bytes=1 << 46) as server:  # more than any disk has
+        answer = httpx.post(f"{server.http}/v1/scans", content=scans.stream(scans.frames(1)), headers=MRD)
+    check_problem(answer, 507, "bytes are free")
+    assert int(answer.headers["retry-after"]) > 0
+
+
+def test_a_draining_server_is_not_ready(tmp_path: Path) -> None:
+    with running(tmp_path) as server:
+        assert server.service.drain(1.0)
+        assert httpx.get(f"{server.http}/healthz").status_code == 200
+        assert httpx.get(f"{server.http}/readyz").status_code == 503
+        answer = httpx.post(f"{server.http}/v1/scans", content=scans.stream(scans.frames(1)), headers=MRD)
+        check_problem(answer, 429, "shutting down")
+
+
+def test_too_many_followers_come_again_later(tmp_path: Path) -> None:
+    with running(tmp_path, max_followers=1) as server:
+        with httpx.Client(base_url=server.http) as client, client.stream("GET", "/v1/events"):
+            check_problem(httpx.get(f"{server.http}/v1/events"), 429, "1 clients follow")
+        assert eventually(lambda: _follows(server.http))
+
+
+def _follows(url: str) -> bool:
+    with httpx.Client(base_url=url) as client, client.stream("GET", "/v1/events") as answer:
+        return answer.status_code == 200
+
+
+def test_followers_hear_that_the_server_lives(tmp_path: Path) -> None:
+    with running(tmp_path, keep_alive_s=0.1) as server, socket.create_connection(server.mrd) as connection:
+        connection.sendall(scans.stream(scans.frames(1), close=False)[:-10])
+        assert eventually(lambda: bool(server.service.scans()))
+        scan = server.service.scans()[0].id
+        with (
+            httpx.Client(base_url=server.http) as client,
+            client.stream("GET", f"/v1/scans/{scan}/images?follow=1") as answer,
+        ):
+            decoder = Decoder()
+            texts = (m.text for data in answer.iter_bytes() for m in decoder.feed(data) if isinstance(m, Text))
+            assert next(texts) == "the scan is receiving"
+
+
+def test_silence_and_half_a_request_are_not_waited_for(tmp_path: Path) -> None:
+    with running(tmp_path, header_timeout_s=0.2) as server:
+        for start in (b"", b"GET /healthz HTTP/1.1\r\nhost: x\r\n"):
+            with socket.create_connection(address_of(server.http), timeout=10.0) as connection:
+                connection.sendall(start)
+                answer = b""
+                while data := connection.recv(65536):
+                    answer += data
+            assert answer.startswith(b"HTTP/1.1 408 ")
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"].startswith(
+                "no complete request came within 0.2 s"
+            )
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_an_upload_that_stalls_is_ended(tmp_path: Path, chunked: bool) -> None:
+    stream = scans.stream(scans.frames(1))
+    start = head(None) + b"bb8\r\n" + stream[:3000] + b"\r\n" if chunked else head(len(stream)) + stream[:3000]
+    with running(tmp_path, idle_timeout_s=0.3, linger_timeout_s=0.1) as server:
+        with upload(server) as connection:
+            connection.sendall(start)
+            answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"nothing came for 0.3 s" in answer
+        (record,) = server.service.scans()
+        record = server.service.wait(record.id, 10.0)
+    assert record.state is State.INCOMPLETE
+    assert (tmp_path / "spool" / f"{record.id}.mrd").read_bytes() == stream[:3000]
+
+
+def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    with running(tmp_path, max_http_connections=1) as server:
+        with httpx.Client(base_url=server.http) as client, client.stream("GET", "/v1/events"):
+            check_problem(httpx.get(f"{server.http}/v1/scans"), 429, "1 requests are under way")
+        assert eventually(lambda: httpx.get(f"{server.http}/v1/scans").status_code == 200)
+
+
+def test_stopping_ends_streams_and_uploads(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(1))
+    with running(tmp_path) as server:
+        follower, sender = upload(server), upload(server)
+        follower.sendall(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        sender.sendall(head(len(stream)) + stream[:3000])
+        assert eventually(lambda: bool(server.service.scans()))
+        assert status(follower) == 200
+        scan = server.service.scans()[0].id
+    with follower, sender:
+        while follower.recv(65536):
+            pass
+    assert (tmp_path / "spool" / f"{scan}.mrd").read_bytes() == stream[:3000]
