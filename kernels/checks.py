@@ -27,7 +27,7 @@ def check_last(array: Complex, name: str, last: tuple[int, ...]) -> None:
 
 def check_shape(array: Complex, name: str, shape: tuple[int, ...]) -> None:
     """`array` must be complex64 of exactly `shape`."""
-    check_complex(array, name, len(shape))
+    check_complex(array, name, 0)
     if array.shape != shape:
         raise ValueError(f"{name} has shape {array.shape}, expected {shape}: reshape it")
 
@@ -56,8 +56,27 @@ def check_coils(images: Complex, maps: Complex) -> None:
         raise ValueError(f"images have shape {images.shape} and maps {maps.shape}, expected the same: reshape one")
 
 
-def check_whitening(whitening: Complex, coils: int) -> None:
-    """`whitening` must be complex64 [coil out, coil] for `coils` coils."""
+def check_expand(image: Complex, maps: Complex) -> None:
+    """`maps` must be complex64 [coil, *grid], `image` complex64 [*grid]."""
+    check_complex(maps, "maps", 2)
+    check_shape(image, "image", maps.shape[1:])
+
+
+def check_whiten(whitening: Complex, samples: Complex) -> None:
+    """`samples` must be complex64 [..., coil, sample], `whitening` complex64 [coil out, coil]."""
+    check_complex(samples, "samples", 2)
+    _check_whitening(whitening, samples.shape[-2])
+
+
+def check_rss(kspace: Complex, crop: tuple[int, ...], whitening: Complex | None) -> None:
+    """The arguments of `Kernels.ifft_rss`: kspace complex64 [coil, z, y, x] and a crop of [z, y, x]."""
+    check_complex(kspace, "kspace", 4)
+    check_crop(crop, kspace.shape[1:])
+    if whitening is not None:
+        _check_whitening(whitening, len(kspace))
+
+
+def _check_whitening(whitening: Complex, coils: int) -> None:
     check_complex(whitening, "whitening", 2)
     if whitening.ndim != 2 or whitening.shape[1] != coils:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kernels.checks import check_axes, check_coils, check_complex, check_crop, check_shape, check_whitening
+from kernels.checks import check_axes, check_coils, check_complex, check_crop, check_expand, check_rss, check_whiten
 from kernels.contract import Complex, DeviceError, Real
 from kernels.cpu import coils
 from kernels.cpu.engine import ENGINES
@@ -43,10 +43,7 @@ class CpuKernels:
 
     def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
         """See `Kernels.ifft_rss`."""
-        check_complex(kspace, "kspace", 4)
-        check_crop(crop, kspace.shape[1:])
-        if whitening is not None:
-            check_whitening(whitening, len(kspace))
+        check_rss(kspace, crop, whitening)
         return self._rss.image(kspace, crop, whitening)
 
     def rss(self, images: Complex) -> Real:
@@ -61,12 +58,10 @@ class CpuKernels:
 
     def expand(self, image: Complex, maps: Complex) -> Complex:
         """See `Kernels.expand`."""
-        check_complex(maps, "maps", 2)
-        check_shape(image, "image", maps.shape[1:])
+        check_expand(image, maps)
         return coils.expand(image, maps)
 
     def whiten(self, whitening: Complex, samples: Complex) -> Complex:
         """See `Kernels.whiten`."""
-        check_complex(samples, "samples", 2)
-        check_whitening(whitening, samples.shape[-2])
+        check_whiten(whitening, samples)
         return coils.whiten(whitening, samples)

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.checks import (
+    check_axes,
+    check_coils,
+    check_complex,
+    check_crop,
+    check_expand,
+    check_last,
+    check_normal,
+    check_rss,
+    check_whiten,
+)
 from kernels.contract import Complex, Real
+from kernels.geometry import fold
 from kernels.reference import direct
 
 Single = np.complex64
@@ -16,18 +28,21 @@ class ReferenceNufft:
     def __init__(self, points: Real, shape: tuple[int, ...]) -> None:
         self.shape = tuple(shape)
         self.samples = points.shape[:-1]
-        self._points = points
+        self._points = fold(points, self.shape)
 
     def forward(self, x: Complex) -> Complex:
         """See `NufftPlan.forward`."""
+        check_last(x, "x", self.shape)
         return direct.nufft_forward(self._points, x, self.shape).astype(Single)
 
     def adjoint(self, y: Complex) -> Complex:
         """See `NufftPlan.adjoint`."""
+        check_last(y, "y", self.samples)
         return direct.nufft_adjoint(self._points, y, self.shape).astype(Single)
 
     def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
         """See `NufftPlan.normal`."""
+        check_normal(self, x, weights, maps)
         return direct.nufft_normal(self._points, x, self.shape, weights=weights, maps=maps).astype(Single)
 
 
@@ -42,29 +57,37 @@ class ReferenceKernels:
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""
+        check_axes(x, axes)
         return direct.dft(x, x.shape[x.ndim - axes :], sign=-1).astype(Single)
 
     def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
         """See `Kernels.ifft`."""
-        return direct.dft(x, crop or x.shape[x.ndim - axes :], sign=1).astype(Single)
+        check_axes(x, axes)
+        grid = x.shape[x.ndim - axes :]
+        return direct.dft(x, check_crop(crop or grid, grid), sign=1).astype(Single)
 
     def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
         """See `Kernels.ifft_rss`."""
+        check_rss(kspace, crop, whitening)
         mixed = kspace if whitening is None else direct.mix(whitening, kspace)
         return direct.rss(direct.dft(mixed, crop, sign=1)).astype(np.float32)
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""
+        check_complex(images, "images", 2)
         return direct.rss(images).astype(np.float32)
 
     def combine(self, images: Complex, maps: Complex) -> Complex:
         """See `Kernels.combine`."""
+        check_coils(images, maps)
         return direct.combine(images, maps).astype(Single)
 
     def expand(self, image: Complex, maps: Complex) -> Complex:
         """See `Kernels.expand`."""
+        check_expand(image, maps)
         return direct.expand(image, maps).astype(Single)
 
     def whiten(self, whitening: Complex, samples: Complex) -> Complex:
         """See `Kernels.whiten`."""
+        check_whiten(whitening, samples)
         return np.moveaxis(direct.mix(whitening, np.moveaxis(samples, -2, 0)), 0, -2).astype(Single)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from kernels.contract import Complex, Real
 
 Exact = NDArray[np.complex128]
+Points = NDArray[np.float32] | NDArray[np.float64]
 BLOCK = 256  # points whose exponentials are held at once
 
 
@@ -21,14 +22,14 @@ def positions(shape: tuple[int, ...]) -> NDArray[np.int64]:
     return np.stack(np.meshgrid(*map(centred, shape), indexing="ij"), axis=-1).reshape(-1, len(shape))
 
 
-def exponentials(points: Real, shape: tuple[int, ...]) -> list[Exact]:
+def exponentials(points: Points, shape: tuple[int, ...]) -> list[Exact]:
     """exp(−i k_j·r) as blocks [point, voxel]."""
     flat = points.reshape(-1, len(shape)).astype(np.float64)
     r = positions(shape).T.astype(np.float64)
     return [np.exp(-1j * (flat[start : start + BLOCK] @ r)) for start in range(0, len(flat), BLOCK)]
 
 
-def nufft_forward(points: Real, x: Complex | Exact, shape: tuple[int, ...]) -> Exact:
+def nufft_forward(points: Points, x: Complex | Exact, shape: tuple[int, ...]) -> Exact:
     """y_j = Σ_r x_r exp(−i k_j·r): x [*batch, *shape] → [*batch, *samples]."""
     batch = x.shape[: x.ndim - len(shape)]
     flat = x.reshape(*batch, -1).astype(np.complex128)
@@ -36,7 +37,7 @@ def nufft_forward(points: Real, x: Complex | Exact, shape: tuple[int, ...]) -> E
     return y.reshape(*batch, *points.shape[:-1])
 
 
-def nufft_adjoint(points: Real, y: Complex | Exact, shape: tuple[int, ...]) -> Exact:
+def nufft_adjoint(points: Points, y: Complex | Exact, shape: tuple[int, ...]) -> Exact:
     """x_r = Σ_j y_j exp(+i k_j·r): y [*batch, *samples] → [*batch, *shape]."""
     batch = y.shape[: y.ndim - points.ndim + 1]
     flat = y.reshape(*batch, -1).astype(np.complex128)
@@ -47,7 +48,7 @@ def nufft_adjoint(points: Real, y: Complex | Exact, shape: tuple[int, ...]) -> E
 
 
 def nufft_normal(
-    points: Real, x: Complex, shape: tuple[int, ...], *, weights: Real | None, maps: Complex | None
+    points: Points, x: Complex, shape: tuple[int, ...], *, weights: Real | None, maps: Complex | None
 ) -> Exact:
     """Σ_c conj(S_c) adjoint(weights · forward(S_c x))."""
     images = x if maps is None else expand(x, maps)
