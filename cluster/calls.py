@@ -14,11 +14,11 @@ from cluster.documents import read_line, read_problem, read_record
 from cluster.events import State
 from cluster.job import FailedError, LogLine, ScanRecord
 from cluster.sources import MRD_TYPE, Source
-from recon.errors import LostError, RefusedError
+from recon.errors import LostError, ReconError, RefusedError
 from recon.mrd.wire import Close, Decoder, ImageMessage, Message, Text, WireLimits
 
 T = TypeVar("T")
-_RETRIED = (409, 429, 502, 503, 504)  # "not now": asking again can help, when the server says when
+_AWAY = (502, 503, 504)  # a proxy says that the server behind it is not there now
 _IMAGE_BYTES = 1 << 34  # the client trusts its own server's images up to this size
 
 
@@ -128,17 +128,15 @@ def request(call: Call, tries: Tries) -> Program[Reply]:
         yield tries.pause(error, again=call.again)
 
 
-def _failure(outcome: Reply | Lost) -> Exception | None:
+def _failure(outcome: Reply | Lost) -> ReconError | None:
     if isinstance(outcome, Lost):
         return LostError(outcome.reason)
     if outcome.status < 400:
         return None
-    retry_after_s = _seconds(outcome.headers.get("retry-after", ""))
-    document = outcome.document if isinstance(outcome.document, dict) else {}
-    detail = {"detail": f"the server answered with status {outcome.status} and no reason: look at its log"}
-    if outcome.status in _RETRIED and retry_after_s is not None:
-        return RefusedError(str((detail | document)["detail"]), retry_after_s=retry_after_s)
-    return read_problem(detail | document)
+    if isinstance(outcome.document, dict) and "detail" in outcome.document:
+        return read_problem(outcome.document, retry_after_s=_seconds(outcome.headers.get("retry-after", "")))
+    words = f"the server answered with status {outcome.status} and no reason: look at its log"
+    return LostError(words) if outcome.status in _AWAY else ReconError(words)
 
 
 def _seconds(text: str) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -40,7 +40,8 @@ def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
     except (OSError, zipfile.BadZipFile) as error:
         raise FileError(f"{path} cannot be written ({error}): choose another place") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # it was never made
+            part.unlink(missing_ok=True)
 
 
 def _finish(part: Path, path: Path) -> list[Path]:

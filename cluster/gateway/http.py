@@ -61,6 +61,7 @@ T = TypeVar("T")
 _BODY = "recon-cluster.body"  # name of our extension in an ASGI scope
 _SLICE_S = 1.0  # a thread that waits for a scan looks this often whether its client is still there
 _FALLBACK_BYTES = 1 << 20
+_LEFT = "the sender left before the end of the body: send it again"
 
 router = APIRouter()
 
@@ -147,7 +148,7 @@ async def post_scan(
     asked = ScanRequest("http", method, read_priority(priority), name, idempotency_key)
     if not context.uploads.take():
         most = context.uploads.most
-        raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=5.0)
+        raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=2.0)
     with context.uploads.held():
         try:
             intake = await _in_thread(context, partial(context.service.open_scan, asked))
@@ -158,6 +159,10 @@ async def post_scan(
             record = await _take_in(request, context, upload)
         except ReconError as error:
             return _problem(error, scan=intake.scan_id)
+        except Exception as error:
+            # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
+            await _in_thread(context, partial(intake.abort, f"internal error {type(error).__name__} while receiving"))
+            raise
     return _created(record)
 
 
@@ -173,6 +178,9 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
         await _take_streamed(request, context, upload)
         return await _in_thread(context, upload.finish)
     first, connection = body.take()
+    if connection is None:
+        await _in_thread(context, partial(feed, upload, first))
+        raise await _in_thread(context, partial(broken, upload, _LEFT))
     rest = Rest(connection, int(size) - len(first))
     return await _in_thread(context, partial(_take_direct, context, upload, first, rest))
 
@@ -206,7 +214,7 @@ async def _take_streamed(request: Request, context: Context, upload: Upload) -> 
                 deadlines.heard(header=True)
                 limit.reschedule(loop.time() + deadlines.left_s())
     except ClientDisconnect:
-        reason = "the sender left before the end of the body: send it again"
+        reason = _LEFT
     except TimeoutError:
         reason = deadlines.reason()
     await _in_thread(context, partial(feed, upload, bytes(pieces)))
@@ -547,8 +555,11 @@ class Body:
         protocol = self._protocol
         return protocol.cycle.more_body and protocol.transport.get_extra_info("sslcontext") is None
 
-    def take(self) -> tuple[bytes, socket.socket]:
-        """What came so far, and a socket with the rest; the event loop reads no more, and closes after its answer."""
+    def take(self) -> tuple[bytes, socket.socket | None]:
+        """What came so far, and a socket with the rest; the event loop reads no more, and closes after its answer.
+
+        No socket where the client has left already.
+        """
         protocol = self._protocol
         cycle, transport = protocol.cycle, protocol.transport
         protocol.flow.pause_reading()
@@ -556,8 +567,8 @@ class Body:
         if cycle.waiting_for_100_continue:
             transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             cycle.waiting_for_100_continue = False
-        connection = socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno()))
-        return bytes(cycle.body), connection
+        number = -1 if cycle.disconnected else transport.get_extra_info("socket").fileno()
+        return bytes(cycle.body), None if number < 0 else socket.socket(fileno=os.dup(number))
 
 
 class BodyProtocol(HttpToolsProtocol):
