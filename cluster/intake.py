@@ -83,7 +83,9 @@ class Reception:
 
     def fail(self, error: ReconError) -> None:
         """The input is bad: frames that were complete are still done, then the scan has failed."""
-        self.live.update(received_s=self.desk.clock(), readouts=self.stream.readouts)
+        self.live.update(
+            received_s=self.desk.clock(), readouts=self.stream.readouts, complete=False, state=State.RECEIVING
+        )
         self._received(complete=False, reason=str(error), failed=True, word=_word(error))
 
     def _received(self, *, complete: bool, reason: str, failed: bool = False, word: str = "header") -> None:
@@ -95,7 +97,7 @@ class Reception:
 
     def _open(self) -> None:
         live, stream = self.live, self.stream
-        live.update(header_s=self.desk.clock(), method=stream.asked)
+        live.update(header_s=live.record.header_s or self.desk.clock(), method=stream.asked)
         self.desk.recorder.write(live, f"header accepted, method {stream.recipe.method}")
         record = live.record
         deadline_s = _deadline_s(self.desk.config, record.priority)

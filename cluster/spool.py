@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cluster.events import Extent
 from cluster.job import DiskFullError
-from recon.errors import RefusedError
+from recon.errors import FileError, RefusedError
 from recon.mrd.wire import view_run
 from recon.scan import READOUT_HEAD, Readouts
 
@@ -191,18 +191,32 @@ class SpoolFile:
 
 
 def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:
-    """Read-only views of `extents` in the file at `path`, of one mapping; they stay valid as long as they are held."""
+    """Read-only views of `extents` in the file at `path`, of one mapping; they stay valid as long as they are held.
+
+    Raises FileError where the file does not hold them.
+    """
     first = min(extent.offset for extent in extents) // _PAGE * _PAGE
+    # What follows the last message of an extent with gaps is not needed, and may not be there.
+    last = max(extent.offset + extent.stride * (extent.count - 1) + 1 for extent in extents)
     wanted = sum(extent.bytes for extent in extents)
-    with path.open("rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        last = min(size, max(extent.offset + extent.bytes for extent in extents))
-        # Populating maps every page in one system call; not worth it where most of the span is other frames.
-        populate = mmap.MAP_POPULATE if 2 * wanted > last - first else 0
-        view = memoryview(
-            mmap.mmap(file.fileno(), last - first, flags=mmap.MAP_SHARED | populate, prot=mmap.PROT_READ, offset=first)
-        )
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < last:
+                raise FileError(
+                    f"the raw data of scan {path.stem} end at byte {size}, a frame needs byte {last}: send it again"
+                )
+            last = min(size, max(extent.offset + extent.bytes for extent in extents))
+            view = _map(file.fileno(), first, last - first, populate=2 * wanted > last - first)
+    except OSError as error:
+        raise FileError(f"the raw data of scan {path.stem} cannot be read ({error}): send it again") from error
     return [view[extent.offset - first : extent.offset - first + extent.bytes] for extent in extents]
+
+
+def _map(fd: int, offset: int, length: int, *, populate: bool) -> memoryview:
+    # Populating maps every page in one system call; not worth it where most of the span is other frames.
+    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
+    return memoryview(mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=offset))
 
 
 def read_readouts(path: Path, extents: tuple[Extent, ...]) -> list[Readouts]:

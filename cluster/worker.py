@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import mmap
-import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -118,8 +117,3 @@ def _read_header(frame: FrameRef) -> ScanHeader:
 def resident_bytes() -> int:
     """Memory of this process that is in RAM."""
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
-
-
-def memory_share(workers: int) -> int:
-    """What each of `workers` on this machine may plan with: half of the memory, shared equally."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 // max(1, workers)

@@ -1,0 +1,129 @@
+"""What a server leaves behind, the next one finishes: nothing acknowledged is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cluster.events import State
+from cluster.job import ScanRequest
+from cluster.ledger import Ledger
+from tests.cluster import scans
+from tests.cluster.test_service import NoWorkers, by_repetition, is_right, log_of
+
+FRAMES = scans.frames(3)
+DATA = scans.stream(FRAMES)
+
+
+def leave(data: Path, stream: bytes, *, finish: bool, transport: str = "tcp") -> str:
+    """A server without workers takes a stream and ends."""
+    with scans.serving(data, NoWorkers()) as service:
+        intake = service.open_scan(ScanRequest(transport, idempotency_key="k"))
+        intake.feed(stream)
+        if finish:
+            intake.finish()
+        return intake.scan_id
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+def test_accepted_scan_is_reconstructed_by_the_next_server(tmp_path: Path, transport: str) -> None:
+    stream = DATA if transport == "tcp" else scans.stream(FRAMES, close=False)  # the end of a body counts as CLOSE
+    scan = leave(tmp_path, stream, finish=True, transport=transport)
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+        assert (record.state, record.images, record.complete) == (State.DONE, 3, True)
+        for image, readouts in zip(by_repetition(service, scan), FRAMES, strict=True):
+            assert is_right(image, readouts)
+        assert "taken up after a restart" in log_of(service, scan)
+        assert service.lookup("k") == record
+
+
+def test_scan_that_had_its_close_but_no_acknowledgement_is_done_as_well(tmp_path: Path) -> None:
+    scan = leave(tmp_path, DATA, finish=False)
+    with scans.serving(tmp_path) as service:
+        assert service.wait(scan, 30.0).state is State.DONE
+
+
+def test_scan_cut_off_by_the_server_is_incomplete(tmp_path: Path) -> None:
+    scan = leave(tmp_path, DATA[:-3000], finish=False)
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+        assert (record.state, record.images) == (State.INCOMPLETE, 2)
+        assert record.reason == "the server stopped while the scan was coming in"
+        assert service.raw_path(scan).read_bytes() == DATA[:-3000]
+
+
+def test_scan_that_ended_stays_as_it_is(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        record = scans.run(service, DATA)
+        bad, _ = scans.try_run(service, DATA[:5000] + b"\x4d\x00" * 1000)
+    results = (tmp_path / "results" / f"{record.id}.mrd").read_bytes()
+    with scans.serving(tmp_path) as service:
+        assert service.scans() == [bad, record]
+        assert len(list(service.images(record.id))) == 3
+    assert (tmp_path / "results" / f"{record.id}.mrd").read_bytes() == results
+
+
+def test_images_made_before_the_end_are_not_there_twice(tmp_path: Path) -> None:
+    scan = leave(tmp_path, DATA, finish=True)
+    with scans.serving(tmp_path) as service:
+        whole = service.wait(scan, 30.0)
+    ledger = Ledger(tmp_path / "ledger.sqlite")  # as if the server had died after the images and before their commit
+    ledger._connection.execute("UPDATE scan SET state = 'running', finished_s = 0 WHERE id = ?", (scan,))
+    ledger.close()
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+        assert (record.state, record.images) == (whole.state, 3)
+        assert Counter(image.counters.repetition for image in service.images(scan)) == {0: 1, 1: 1, 2: 1}
+
+
+def test_raw_data_without_a_record_are_taken_up(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "01ORPHAN.mrd").write_bytes(DATA)
+    with scans.serving(tmp_path) as service:
+        assert service.wait("01ORPHAN", 30.0).state is State.DONE
+
+
+def test_lost_raw_data_are_said_to_be_lost(tmp_path: Path) -> None:
+    scan = leave(tmp_path, DATA, finish=True)
+    (tmp_path / "spool" / f"{scan}.mrd").unlink()
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+    assert record.state is State.FAILED
+    assert f"the raw data of scan {scan} cannot be read" in record.reason
+
+
+PROGRAM = """
+import os, signal, sys
+from pathlib import Path
+from cluster.job import ScanRequest
+from tests.cluster import scans
+from tests.cluster.test_recovery import DATA
+from tests.cluster.test_service import NoWorkers
+with scans.serving(Path(sys.argv[1]), NoWorkers()) as service:
+    for part in (len(DATA), len(DATA) - 3000):
+        intake = service.open_scan(ScanRequest("tcp"))
+        intake.feed(DATA[:part])
+        if part == len(DATA):
+            intake.finish()
+        print(intake.scan_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    accepted, cut = child.stdout.split()
+    assert child.returncode == -9, child.stderr
+    with scans.serving(tmp_path) as service:
+        assert service.wait(accepted, 30.0).state is State.DONE
+        assert len(list(service.images(accepted))) == 3
+        record = service.wait(cut, 30.0)
+        assert (record.state, record.images) == (State.INCOMPLETE, 2)

@@ -1,0 +1,97 @@
+"""The worker: right images, its caches, and a defect that stays with its frame."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.events import Batch, Extent, FrameReady
+from cluster.stream import ScanStream
+from cluster.worker import Worker, WorkerSettings
+from recon.errors import DeviceError
+from tests.cluster import scans
+from tests.cluster.test_service import is_right
+
+FRAMES = scans.frames(3)
+
+
+@pytest.fixture
+def ready(tmp_path: Path) -> list[FrameReady]:
+    """Three frames with noise, in a spool file."""
+    data = scans.stream([scans.noise(), *FRAMES], scans.header(repetitions=3), config="fft")
+    path = tmp_path / "s.mrd"
+    path.write_bytes(data)
+    return (
+        ScanStream("s", path, ClusterConfig(), method='{"method":"fft","whiten":false}').feed(memoryview(data)).frames
+    )
+
+
+def batch(ready: list[FrameReady], number: int = 1) -> Batch:
+    return Batch(number, "k", ready[0].recipe, tuple(frame.frame for frame in ready))
+
+
+def test_does_a_batch(ready: list[FrameReady]) -> None:
+    done = Worker("w", WorkerSettings()).run(batch(ready, 7))
+    assert (done.worker, done.batch) == ("w", 7)
+    assert [result.frame for result in done.results] == [frame.frame for frame in ready]
+    for result, readouts in zip(done.results, FRAMES, strict=True):
+        (image,) = result.images
+        assert is_right(image, readouts)
+        assert image.provenance.worker == "w"
+        assert {stage for stage, _ in result.stages_s} == {"read", "reconstruct"}
+        assert all(0 <= seconds <= done.seconds for _, seconds in result.stages_s)
+    assert dict(done.memory_bytes)["resident"] > 0
+
+
+def test_bad_frame_fails_alone(ready: list[FrameReady]) -> None:
+    nowhere = replace(ready[1].frame, readouts=(Extent(1 << 30, 822, 12),))
+    missing = replace(ready[2].frame, spool=Path("/nowhere/s.mrd"))
+    bad = [ready[0], replace(ready[1], frame=nowhere), replace(ready[2], frame=missing), ready[2]]
+    done = Worker("w", WorkerSettings()).run(batch(bad))
+    errors = [result.error for result in done.results]
+    assert [bool(result.images) for result in done.results] == [True, False, False, True]
+    assert errors[0] == errors[3] == ""
+    assert "the raw data of scan s end at byte" in errors[1]
+    assert "the raw data of scan s cannot be read" in errors[2]
+
+
+def test_defect_of_ours_is_reported_as_one(
+    ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def defect(*_: object) -> None:
+        raise IndexError("7")
+
+    monkeypatch.setattr("cluster.worker.reconstruct_frame", defect)
+    done = Worker("w", WorkerSettings()).run(batch(ready[:1]))
+    assert done.results[0].error == "internal error in frame 0 (IndexError): report it with the server's log"
+    assert "worker w met a defect in frame 0 of scan s" in caplog.text
+
+
+def test_warnings_of_assembly_stand_in_the_image_once(ready: list[FrameReady]) -> None:
+    warned = replace(ready[0], frame=replace(ready[0].frame, warnings=("mind the gap", "mind the gap")))
+    (image,) = Worker("w", WorkerSettings()).run(batch([warned])).results[0].images
+    assert image.comments.count("mind the gap") == 1
+
+
+def test_headers_are_kept_and_bounded(ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[bytes] = []
+    from cluster import worker as module
+
+    real = module.parse_header
+    monkeypatch.setattr(module, "parse_header", lambda xml: read.append(xml) or real(xml))
+    worker = Worker("w", WorkerSettings(header_cache_entries=1))
+    worker.run(batch(ready))
+    assert len(read) == 1
+    copy = ready[0].frame.spool.with_name("copy.mrd")
+    copy.write_bytes(ready[0].frame.spool.read_bytes())
+    other = replace(ready[0], frame=replace(ready[0].frame, spool=copy))
+    worker.run(batch([other, ready[0]]))
+    assert len(read) == 3
+
+
+def test_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceError):
+        Worker("w", WorkerSettings(device="cuda:99"))
