@@ -45,6 +45,9 @@ def _offset(name: str) -> int:
     return int(READOUT_HEAD.fields[name][1])
 
 
+EMBEDDED = ("embedded", "interleaved")  # calibration modes whose lines belong to the image among which they stand
+
+
 # READOUT_HEAD seen as what assembly needs, neighbouring fields as one array: four gathers for a whole run of readouts.
 _FIRST = ("flags", "number_of_samples", "discard_pre", COUNTERS[0])
 _VIEW: np.dtype[np.void] = np.dtype(
@@ -76,6 +79,7 @@ def is_calibration(flags: NDArray[np.uint64]) -> Mask:
 class FrameIndex:
     """One frame by reference: its `counters` and the global numbers of its readouts `rows` in the order of arrival.
 
+    Among the rows are calibration lines embedded in the frame, which some methods use; no other frame has them either.
     `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
     says in words what is wrong.
     """
@@ -150,6 +154,7 @@ class Assembler:
         self._passes: dict[Key, int] = {}
         self._noise: list[Rows] = []
         self._calibration: list[Rows] = []
+        self._embedded: dict[Key, list[Rows]] = {}
         self.readouts = 0  # how many were added
         self.imaging = 0  # how many of them belong to frames
 
@@ -175,6 +180,7 @@ class Assembler:
         imaging = is_imaging(flags)
         if not imaging.all():
             self._note(flags, layout, rows)
+            self._embed(flags, counters, layout, rows)
             flags, counters, layout, rows = flags[imaging], counters[imaging], layout[imaging], rows[imaging]
         self.imaging += len(rows)
         return self._sort(flags, counters, layout, rows) if len(rows) else []
@@ -187,7 +193,7 @@ class Assembler:
                 " noise), expected at least one: send the measurement itself"
             )
         keys = sorted(self._open, key=lambda key: int(self._open[key].rows[0][0]))
-        return [self._close(key) for key in keys]
+        return [self._close(key, until=self.readouts) for key in keys]
 
     def _note(self, flags: NDArray[np.uint64], layout: NDArray[np.uint16], rows: Rows) -> None:
         """Remember noise and calibration readouts."""
@@ -195,6 +201,23 @@ class Assembler:
             if wanted.any():
                 self._check_coils(layout[wanted], rows[wanted])
                 known.append(rows[wanted])
+
+    def _embed(
+        self, flags: NDArray[np.uint64], counters: NDArray[np.int64], layout: NDArray[np.uint16], rows: Rows
+    ) -> None:
+        """Keep calibration lines that belong to a frame until it is complete."""
+        modes = np.array([encoding.calibration_mode in EMBEDDED for encoding in self._header.encodings])
+        space = layout[:, SPACE]
+        wanted = is_calibration(flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
+        if not wanted.any():
+            return
+        counters, layout, rows, space = counters[wanted], layout[wanted], rows[wanted], space[wanted]
+        names = np.column_stack((space, counters[:, _NAMING]))
+        for places in _equal_rows(names):
+            key = names[places[0]].tolist()
+            self._check_layout(key[0], layout[places], rows[places])
+            _check_counters(self._lines[key[0]], counters[places], rows[places])
+            self._embedded.setdefault(tuple(key), []).append(rows[places])
 
     def _sort(
         self, flags: NDArray[np.uint64], counters: NDArray[np.int64], layout: NDArray[np.uint16], rows: Rows
@@ -234,10 +257,10 @@ class Assembler:
             taken = n or len(rows)
             frame.add(rows[:taken], codes[:taken])
             if n:
-                yield self._close(key)
+                yield self._close(key, until=int(rows[taken - 1]))
             rows, codes, ends = rows[taken:], codes[taken:], ends[taken:]
 
-    def _close(self, key: Key) -> FrameIndex:
+    def _close(self, key: Key, *, until: int) -> FrameIndex:
         frame = self._open.pop(key)
         complete, warnings = completeness(self._lines[key[0]], frame.distinct())
         self._passes[key] = passes = self._passes.get(key, 0) + 1
@@ -245,7 +268,17 @@ class Assembler:
             warnings += (
                 f"the readouts repeat counters: this is image {passes} of slice {key[1]}, repetition {key[4]}",
             )
-        return FrameIndex(Counters(*key), _joined(frame.rows), complete, warnings)
+        return FrameIndex(Counters(*key), self._with_embedded(key, frame, until), complete, warnings)
+
+    def _with_embedded(self, key: Key, frame: _Open, until: int) -> Rows:
+        """The frame's rows and the calibration lines that came before row `until`."""
+        rows = _joined(frame.rows)
+        if key not in self._embedded:
+            return rows
+        waiting = _joined(self._embedded.pop(key))
+        if (waiting > until).any():
+            self._embedded[key] = [waiting[waiting > until]]
+        return np.sort(np.concatenate((rows, waiting[waiting < until])))
 
     def _check_coils(self, layout: NDArray[np.uint16], rows: Rows) -> None:
         coils = layout[:, COILS]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from recon.assemble import is_imaging
 from recon.errors import ScanError
 from recon.lines import is_cartesian, step_limits
 from recon.mrd import trajectory as wire_trajectory
@@ -40,17 +41,34 @@ def _take(run: Readouts, places: slice | Index) -> Readouts:
     return Readouts(run.head[places], run.samples[places], path)
 
 
-def gather(header: ScanHeader, readouts: Sequence[Readouts], *, trajectory_unit: str = "cycles/voxel") -> Frame:
-    """The frame that `readouts` make: exactly its imaging readouts, as runs in the order of arrival.
+def gather(
+    header: ScanHeader,
+    readouts: Sequence[Readouts],
+    *,
+    trajectory_unit: str = "cycles/voxel",
+    calibration: bool = False,
+) -> Frame:
+    """The frame that `readouts` make: exactly its own, as runs in the order of arrival.
 
+    Lines that serve only the calibration of parallel imaging are left out unless `calibration` asks for them.
     Cartesian k-space is zero where nothing was measured; lines measured several times (averages) are their mean. The
     k-space of a complete frame in natural order is a view of the samples. Raises ScanError.
     """
     encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    if not calibration:
+        readouts = _imaging(readouts)
     heads = _Heads.of(readouts)
     if is_cartesian(encoding):
         return _grid(encoding, heads, readouts)
     return _shots(encoding, heads, readouts, unit=trajectory_unit)
+
+
+def _imaging(readouts: Sequence[Readouts]) -> Sequence[Readouts]:
+    kept = [is_imaging(run.head["flags"]) for run in readouts]
+    if all(mask.all() for mask in kept):
+        return readouts
+    places = [np.flatnonzero(mask) for mask in kept]
+    return [_take(run, _as_slice(rows)) for run, rows in zip(readouts, places, strict=True) if len(rows)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

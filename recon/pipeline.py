@@ -52,7 +52,8 @@ def reconstruct_frame(
     method = METHODS[recipe.method]
     if recipe.method == "null":
         return []
-    frame = gather(header, readouts, trajectory_unit=str(recipe.parameters.get("trajectory_unit", "cycles/voxel")))
+    unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
+    frame = gather(header, readouts, trajectory_unit=unit, calibration=method.calibration)
     calibration = Calibration()
     if noise and recipe["whiten"]:
         calibration = _whitening(header, noise, frame.sample_time_us, cache)

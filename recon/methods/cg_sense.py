@@ -153,4 +153,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 1e-2 + coils * (1e-7 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
 
 
-CG_SENSE = Method("cg-sense", run, bytes_needed, cost, cartesian=True, non_cartesian=True)
+CG_SENSE = Method("cg-sense", run, bytes_needed, cost, calibration=True)

@@ -64,4 +64,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 2e-3 + coils * fft_seconds(voxels(encoding))
 
 
-FFT = Method("fft", run, bytes_needed, cost, cartesian=True, non_cartesian=False)
+FFT = Method("fft", run, bytes_needed, cost)

@@ -40,4 +40,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 5e-3 + coils * (SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding)))
 
 
-GRIDDING = Method("gridding", run, bytes_needed, cost, cartesian=False, non_cartesian=True)
+GRIDDING = Method("gridding", run, bytes_needed, cost)

@@ -34,8 +34,7 @@ class Method:
     run: Run
     bytes_needed: Callable[[Encoding, int], int]
     cost: Callable[[Encoding, int], float]
-    cartesian: bool
-    non_cartesian: bool
+    calibration: bool = False  # whether its frames hold calibration lines too
 
     def key(self, encoding: Encoding, coils: int, recipe: Recipe) -> Hashable:
         """The batch key: equal for frames of any scans that need the same plan and the same memory."""

@@ -22,4 +22,4 @@ def cost(_encoding: Encoding, _coils: int) -> float:
     return 1e-4
 
 
-NULL = Method("null", run, bytes_needed, cost, cartesian=True, non_cartesian=True)
+NULL = Method("null", run, bytes_needed, cost)

@@ -21,6 +21,7 @@ def header(
     coils: int | None = 2,
     trajectory: Trajectory = Trajectory.CARTESIAN,
     acceleration: tuple[int, int] = (1, 1),
+    calibration_mode: str = "",
 ) -> ScanHeader:
     """One encoding with voxels of 1 × 2 × 3 mm (x, y, z); `limits` are (minimum, maximum[, center])."""
     recon = recon or encoded
@@ -28,7 +29,7 @@ def header(
     ranges = {name: Limit(*(*limit, 0)[:3]) for name, limit in (limits or {}).items()}
     for name, size in (("kspace_encode_step_1", encoded[1]), ("kspace_encode_step_2", encoded[0])):
         ranges.setdefault(name, Limit(0, size - 1, size // 2))
-    return ScanHeader(b"", (Encoding(spaces[0], spaces[1], ranges, trajectory, acceleration),), coils)
+    return ScanHeader(b"", (Encoding(spaces[0], spaces[1], ranges, trajectory, acceleration, calibration_mode),), coils)
 
 
 def heads(count: int, *, samples: int = 8, coils: int = 2, **fields: Any) -> NDArray[np.void]:

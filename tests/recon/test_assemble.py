@@ -43,7 +43,8 @@ def measurements(draw: st.DrawFn) -> tuple[ScanHeader, NDArray[np.void]]:
     """A scan of up to three values per counter: some lines left out, some repeated, in any order, with any flags."""
     sizes = [draw(st.integers(1, 3)) for _ in LOOPS]
     limits = {name: (0, size - 1, size // 2) for name, size in zip(LOOPS, sizes, strict=True)}
-    scan = header((3, 3, 8), limits=limits, acceleration=(draw(st.integers(1, 2)), 1))
+    mode = draw(st.sampled_from(("separate", "embedded")))
+    scan = header((3, 3, 8), limits=limits, acceleration=(draw(st.integers(1, 2)), 1), calibration_mode=mode)
     grid = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     rows = rng.permutation(np.tile(np.arange(len(grid)), 2 if draw(st.booleans()) else 1))[: draw(st.integers(1, 60))]
@@ -66,7 +67,11 @@ def test_every_imaging_readout_is_in_exactly_one_frame(
             assembled(scan, head)
         return
     frames = assembled(scan, head, cuts=tuple(cuts))
-    np.testing.assert_array_equal(np.sort(np.concatenate([index.rows for index in frames])), imaging)
+    placed = np.concatenate([index.rows for index in frames])
+    assert len(np.unique(placed)) == len(placed)
+    np.testing.assert_array_equal(np.sort(placed[is_imaging(head["flags"])[placed]]), imaging)
+    if scan.encodings[0].calibration_mode == "separate":
+        assert len(placed) == len(imaging)
     for index in frames:
         assert (np.diff(index.rows) > 0).all()
         for name in ("slice", "contrast", "phase", "repetition", "set"):
@@ -181,6 +186,25 @@ def test_noise_and_calibration_are_remembered() -> None:
     (index,) = assembler.add(head)
     assert index.rows.tolist() == list(range(4, 12))
     assert assembler.noise_rows.tolist() == [0, 1] and assembler.calibration_rows.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("mode", "rows"), [("embedded", [0, 1, 2, 3, 4, 5]), ("separate", [0, 2, 3, 5]), ("", [0, 2, 3, 5])]
+)
+def test_embedded_calibration_lines_come_with_their_frame(mode: str, rows: list[int]) -> None:
+    head = heads(7, kspace_encode_step_1=[0, 3, 2, 4, 5, 6, 7])
+    head["flags"][[1, 4, 6]] = Flag.IS_PARALLEL_CALIBRATION.mask
+    head["flags"][5] = Flag.LAST_IN_SLICE.mask  # what comes after it is no part of the frame
+    assembler = Assembler(header(acceleration=(2, 1), calibration_mode=mode))
+    (index,) = assembler.add(head)
+    assert index.complete and index.rows.tolist() == rows
+    assert assembler.calibration_rows.tolist() == [1, 4, 6] and assembler.finish() == []
+
+
+def test_an_embedded_calibration_line_outside_the_limits_is_refused() -> None:
+    scan = header(calibration_mode="embedded")
+    head = heads(1, kspace_encode_step_1=8, flags=Flag.IS_PARALLEL_CALIBRATION.mask)
+    assert "readout 0 has kspace_encode_step_1 8" in refused(scan, head)
 
 
 def test_heads_may_lie_anywhere_in_a_buffer() -> None:

@@ -237,3 +237,14 @@ def test_lines_measured_twice_and_once_are_each_their_mean() -> None:
     again = Readouts(run.head[2:4], 3 * run.samples[2:4])
     kspace[:, :, 2:4] *= 2
     np.testing.assert_allclose(gather(header(), [run, again]).kspace, kspace, atol=2**-20)
+
+
+def test_calibration_lines_are_left_out_unless_they_are_asked_for() -> None:
+    kspace = noise(RNG, (2, 1, 8, 8))
+    run = readouts_of(kspace)
+    run.head["flags"][1::2] = Flag.IS_PARALLEL_CALIBRATION.mask
+    np.testing.assert_array_equal(gather(header(), [run], calibration=True).kspace, kspace)
+    frame = gather(header(), [run])
+    kspace[:, :, 1::2] = 0
+    np.testing.assert_array_equal(frame.kspace, kspace)
+    assert frame.sampled is not None and frame.sampled[0].tolist() == [True, False] * 4
