@@ -1,0 +1,81 @@
+"""Opening devices: every refusal names its reason, and nothing falls back."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+import kernels
+from kernels.contract import DeviceError
+
+
+class NoDriverError(Exception):
+    """Stands for cupy's CUDARuntimeError, which needs a driver to exist."""
+
+
+def fake_cupy(devices: int | None) -> ModuleType:
+    """cupy as seen by `kernels.cuda`, with so many devices, or without a driver: no test machine has all of these."""
+    cupy = ModuleType("cupy")
+
+    class Runtime:
+        CUDARuntimeError = NoDriverError
+
+        @staticmethod
+        def getDeviceCount() -> int:
+            if devices is None:
+                raise NoDriverError("cudaErrorInsufficientDriver")
+            return devices
+
+    cupy.cuda = type("Cuda", (), {"runtime": Runtime})  # type: ignore[attr-defined]
+    return cupy
+
+
+def test_the_cpu_names_its_choice_of_library() -> None:
+    assert kernels.on("cpu").device == "cpu"
+    assert kernels.on("cpu:fftw").device == "cpu"
+    assert kernels.on("cpu:scipy").device == "cpu:scipy"
+
+
+@pytest.mark.parametrize("name", ["gpu", "auto", "", "cuda:x", "cuda:-1", "CPU"])
+def test_unknown_devices_are_refused_with_the_known_ones(name: str) -> None:
+    with pytest.raises(DeviceError, match=f"device is '{name}', expected 'cpu', 'cpu:scipy', 'cuda' or 'cuda:N'"):
+        kernels.on(name)
+
+
+def test_an_unknown_library_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(DeviceError, match="device cpu:mkl is not known, expected one of fftw, scipy after 'cpu:'"):
+        kernels.on("cpu:mkl")
+
+
+def test_no_threads_are_refused() -> None:
+    with pytest.raises(ValueError, match="threads is 0, expected at least 1"):
+        kernels.on("cpu", threads=0)
+
+
+def test_a_missing_fft_library_is_named_with_the_alternative(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyfftw", None)
+    with pytest.raises(DeviceError, match="needs the package pyfftw, which is not installed: install it or use cpu:sc"):
+        kernels.on("cpu")
+    assert kernels.on("cpu:scipy").device == "cpu:scipy"
+
+
+def test_cuda_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(DeviceError, match=r"cuda:0 needs the package cupy, .* install the extra \[gpu\] or use cpu"):
+        kernels.on("cuda")
+
+
+@pytest.mark.parametrize(
+    ("devices", "message"),
+    [
+        (None, "cuda:1 cannot be used, the driver says cudaErrorInsufficientDriver: check the driver or use cpu"),
+        (1, "cuda:1 is not among this machine's 1 CUDA devices: use another or cpu"),
+        (2, "cuda:1 is present, but this version has no CUDA kernels yet: use cpu"),
+    ],
+)
+def test_cuda_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, devices: int | None, message: str) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(devices))
+    with pytest.raises(DeviceError, match=message):
+        kernels.on("cuda:1")
