@@ -15,6 +15,7 @@ from recon.cache import Cache
 from recon.errors import ScanError
 from recon.gather import gather, select
 from recon.methods import METHODS, Workbench, choose
+from recon.methods.null import NULL
 from recon.prepare import whitening
 from recon.recipe import Recipe
 from recon.scan import Calibration, Image, Readouts, Scan, ScanHeader
@@ -47,21 +48,33 @@ def reconstruct_frame(
     cache: Cache,
 ) -> list[Image]:
     """The images of one frame from exactly its `readouts`, whitened where there is `noise`; raises ReconError."""
-    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
-    recipe = choose(recipe, encoding)
+    recipe = choose(recipe, header.encodings[int(readouts[0].head["encoding_space_ref"][0])])
+    try:
+        with np.errstate(all="ignore"):  # what is not finite shows in the image
+            images = _images(header, readouts, noise, recipe, Workbench(kernels, cache))
+    except FloatingPointError as error:
+        raise _blame([*readouts, *noise]) from error
+    if not all(np.isfinite(image.pixels).all() for image in images):
+        raise _blame([*readouts, *noise])
+    return [_finished(image, header) for image in images]
+
+
+def _images(
+    header: ScanHeader,
+    readouts: Sequence[Readouts],
+    noise: Sequence[Readouts],
+    recipe: Recipe,
+    workbench: Workbench,
+) -> list[Image]:
     method = METHODS[recipe.method]
-    if recipe.method == "null":
+    if method is NULL:
         return []
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
     frame = gather(header, readouts, trajectory_unit=unit, calibration=method.calibration)
     calibration = Calibration()
     if noise and recipe["whiten"]:
-        calibration = _whitening(header, noise, frame.sample_time_us, cache)
-    images = method.run(frame, calibration, recipe, Workbench(kernels, cache))
-    for image in images:
-        if not np.isfinite(image.pixels).all():
-            raise _blame([*readouts, *noise])
-    return [_finished(image, header) for image in images]
+        calibration = _whitening(header, noise, frame.sample_time_us, workbench.cache)
+    return method.run(frame, calibration, recipe, workbench)
 
 
 def _whitening(header: ScanHeader, noise: Sequence[Readouts], sample_time_us: float, cache: Cache) -> Calibration:

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from kernels.contract import Complex, Kernels, Real
 from recon.errors import ScanError
 from recon.lines import CARTESIAN
-from recon.maps import walsh
-from recon.methods.combine import whitened
+from recon.methods.combine import maps_from, whitened
 from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, points, resize, target_of, voxels
 from recon.methods.images import image_of
@@ -44,7 +43,7 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     kernels = workbench.kernels
     kspace, sampled = _prepared(frame.kspace, frame.sampled, target, calibration, kernels)
     axes = 1 if sampled.shape[0] == 1 else 2
-    maps = walsh(kernels.ifft(kspace * _centre_window(sampled), axes=axes))
+    maps = maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=axes))
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
     mask = sampled.reshape(flat[2:]).astype(np.float32)
     sense = cartesian_sense(kernels, maps.reshape(flat), mask, axes=axes)
@@ -127,7 +126,7 @@ def _non_cartesian(
 
     smooth = _radial_bell(frame.trajectory, grid)
     low = images_of(weights * smooth)
-    maps = walsh(low.reshape(len(low), *grid)).reshape(low.shape)
+    maps = maps_from(low.reshape(len(low), *grid)).reshape(low.shape)
     rhs = kernels.combine(images_of(weights), maps)
     image = _solved(lambda x: plan.normal(x, weights=weights, maps=maps), rhs, recipe)
     return image.reshape(grid)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
+from recon.maps import walsh
 from recon.scan import Calibration
 
 
@@ -25,8 +26,15 @@ def combined(
     The maps S come from the images themselves (doi:10.1002/(SICI)1522-2594(200005)43:5<682::AID-MRM10>3.0.CO;2-G).
     """
     images = whitened(images, calibration, kernels)
-    if how == "rss":
-        return kernels.rss(images)
-    from recon.maps import walsh
+    return kernels.rss(images) if how == "rss" else kernels.combine(images, maps_from(images))
 
-    return kernels.combine(images, walsh(images))
+
+def maps_from(images: Complex) -> Complex:
+    """Coil maps [coil, z, y, x] from coil images of this shape; raises FloatingPointError where they are not finite.
+
+    One bad sample has spread over a coil's whole image, and maps of it would be an error of linear algebra at best.
+    """
+    values = np.ascontiguousarray(images).view(np.float32)
+    if not np.isfinite(values.max()) or not np.isfinite(values.min()):
+        raise FloatingPointError("the coil images are not finite")
+    return walsh(images)

@@ -17,7 +17,7 @@ from recon.errors import ScanError
 from recon.mrd.hdf5 import read_scan
 from recon.pipeline import frames_of, reconstruct, reconstruct_frame
 from recon.recipe import Recipe
-from recon.scan import Flag, Image, Readouts, Scan, ScanHeader
+from recon.scan import Flag, Image, Readouts, Scan, ScanHeader, Trajectory
 from recon.simulate import nrmse, simulate
 from tests.recon.builders import header, heads, noise, readouts_of
 from tests.recon.judges import Bart, ismrmrd_recon, shepp_logan
@@ -177,14 +177,48 @@ def test_the_null_method_makes_no_image() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, complex(0, -np.inf)])
-def test_a_sample_that_is_not_finite_is_named(value: complex) -> None:
-    run = readouts_of(noise(RNG, (2, 1, 8, 8)))
+@pytest.mark.parametrize(
+    "recipe", [PLAIN, Recipe("fft", {"combine": "adaptive"}), Recipe("fft", {"output": "phase"}), Recipe("cg-sense")]
+)
+def test_a_sample_that_is_not_finite_is_named(value: complex, recipe: Recipe) -> None:
+    run = readouts_of(noise(RNG, (2, 1, 16, 16)))
     run.samples[5, 1, 3] = value
     with pytest.raises(ScanError) as caught:
-        images_of(Scan(header(), (run,)))
-    assert str(caught.value).startswith(
-        "the readout with scan_counter 5 (slice 0, repetition 0, line 5) holds"
-    ) and str(caught.value).endswith("in coil 1, sample 3, expected finite samples: measure it again")
+        images_of(Scan(header((1, 16, 16)), (run,)), recipe)
+    assert str(caught.value).startswith("the readout with scan_counter 5 (slice 0, repetition 0, line 5) holds")
+    assert str(caught.value).endswith("in coil 1, sample 3, expected finite samples: measure it again")
+
+
+@pytest.mark.parametrize(
+    "recipe", [Recipe("gridding"), Recipe("gridding", {"combine": "adaptive"}), Recipe("cg-sense")]
+)
+def test_a_sample_of_a_spoke_that_is_not_finite_is_named(recipe: Recipe) -> None:
+    path = np.float32(0.5) * RNG.uniform(-1, 1, (32, 16, 2)).astype(np.float32)
+    data = noise(RNG, (32, 2, 16))
+    data[7, 0, 2] = np.inf
+    head = heads(32, samples=16, kspace_encode_step_1=np.arange(32), trajectory_dimensions=2)
+    scan = header((1, 16, 16), trajectory=Trajectory.RADIAL, limits={"kspace_encode_step_1": (0, 31)})
+    with pytest.raises(ScanError, match=r"scan_counter 7 .* in coil 0, sample 2"):
+        images_of(Scan(scan, (Readouts(head, data, path),)), recipe)
+
+
+def test_infinities_that_cancel_in_an_average_are_named() -> None:
+    runs = [readouts_of(noise(RNG, (2, 1, 8, 8)), average=i) for i in range(2)]
+    for run, value in zip(runs, (np.inf, -np.inf), strict=True):
+        run.samples[4, 0, 4] = value
+    with pytest.raises(ScanError, match=r"scan_counter 4 .* in coil 0, sample 4"):
+        images_of(Scan(header(limits={"average": (0, 1)}), tuple(runs)))
+
+
+def test_two_encoding_spaces_make_images_of_their_own_size() -> None:
+    small, large = (readouts_of(noise(RNG, (2, 1, n, n)), encoding_space_ref=i) for i, n in enumerate((8, 12)))
+    both = replace(header((1, 8, 8)), encodings=header((1, 8, 8)).encodings + header((1, 12, 12)).encodings)
+    mixed = images_of(
+        Scan(both, (Readouts(small.head[:4], small.samples[:4]), large, Readouts(small.head[4:], small.samples[4:])))
+    )
+    assert [(image.counters.encoding, image.pixels.shape[2:]) for image in mixed] == [(1, (12, 12)), (0, (8, 8))]
+    (alone,) = images_of(Scan(header((1, 8, 8)), (small,)))
+    np.testing.assert_allclose(mixed[1].pixels, alone.pixels, rtol=1e-6)
 
 
 def test_noise_that_is_not_finite_is_refused() -> None:
