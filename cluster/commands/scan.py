@@ -40,8 +40,8 @@ def add_parser(subparsers: Subparsers) -> None:
     place.add_argument("--save", type=Path, metavar="FILE.h5", help="write ISMRMRD files instead, one per scanner")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token to present over HTTP")
     pace = "times the sequence's pace; 0: as fast as the wire takes it (default: 1)"
-    parser.add_argument("--speed", type=_speed, default=1.0, metavar="X", help=pace)
-    parser.add_argument("--seed", type=_seed, default=0, metavar="S", help="of the first scanner (default: 0)")
+    parser.add_argument("--speed", type=speed, default=1.0, metavar="X", help=pace)
+    parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the first scanner (default: 0)")
     parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
     parser.set_defaults(usage=parser.error)
 
@@ -109,9 +109,9 @@ def _stream(args: argparse.Namespace) -> int:
 def _scanners(args: argparse.Namespace) -> list[SimulatedScanner]:
     return [
         SimulatedScanner(
-            simulate(args.protocol, seed=seed), name=f"{args.protocol} {seed}", speed=args.speed, method=args.method
+            simulate(args.protocol, seed=number), name=f"{args.protocol} {number}", speed=args.speed, method=args.method
         )
-        for seed in range(args.seed, args.seed + args.scanners)
+        for number in range(args.seed, args.seed + args.scanners)
     ]
 
 
@@ -143,15 +143,17 @@ def _count(text: str) -> int:
     return number
 
 
-def _speed(text: str) -> float:
-    speed = float(text)
-    if not 0 <= speed < float("inf"):
+def speed(text: str) -> float:
+    """A factor of pace from the command line."""
+    factor = float(text)
+    if not 0 <= factor < float("inf"):
         raise argparse.ArgumentTypeError(f"the speed is {text}, expected 0 or a positive number")
-    return speed
+    return factor
 
 
-def _seed(text: str) -> int:
-    seed = int(text)
-    if not 0 <= seed < 2**31:
+def seed(text: str) -> int:
+    """A seed from the command line."""
+    number = int(text)
+    if not 0 <= number < 2**31:
         raise argparse.ArgumentTypeError(f"the seed is {text}, expected 0 to {2**31 - 1}")
-    return seed
+    return number

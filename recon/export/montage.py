@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PANEL = 256  # pixels; the longer side of a plane is drawn this long
 MARGIN = 14
 LABEL = 330  # width of the column of words
+LABEL_LETTERS = 38  # of 16 pixels, so that a line of words ends before the first panel
 HEADING = 92  # height of title and column names
 MAGNIFY = 10.0  # a difference is drawn this much brighter than the image, else a good one would look black
 PLAIN = str.maketrans({"×": "x", "−": "-", "–": "-", "²": "^2", "³": "^3", "µ": "u", "≤": "<="})
@@ -91,10 +93,14 @@ def _fit(panel: Picture, row: Comparison) -> Picture:
 
 def _write_words(pen: ImageDraw, row: Comparison, top: int) -> None:
     _write(pen, (MARGIN, top + 8), row.name, size=22)
-    _write(pen, (MARGIN, top + 40), row.detail, size=16, colour=QUIET)
-    _write(pen, (MARGIN, top + 128), f"NRMSE {100 * row.nrmse:.2f} %", size=24, colour=GOOD if row.passed else BAD)
+    _write(pen, (MARGIN, top + 40), _wrapped(row.detail), size=16, colour=QUIET)
+    _write(pen, (MARGIN, top + 168), f"NRMSE {100 * row.nrmse:.2f} %", size=24, colour=GOOD if row.passed else BAD)
     verdict = "within" if row.passed else "beyond"
-    _write(pen, (MARGIN, top + 162), f"{verdict} the allowed {100 * row.allowed:.2f} %", size=16, colour=QUIET)
+    _write(pen, (MARGIN, top + 202), f"{verdict} the allowed {100 * row.allowed:.2f} %", size=16, colour=QUIET)
+
+
+def _wrapped(words: str) -> str:
+    return "\n".join(part for line in words.splitlines() for part in textwrap.wrap(line, LABEL_LETTERS))
 
 
 def _left(column: int) -> int:

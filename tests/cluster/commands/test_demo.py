@@ -1,0 +1,57 @@
+"""The demo as a user runs it, and that its verdict can be no."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as pillow
+
+from cluster.scanner import SimulatedScanner
+from cluster.verdict import CARTESIAN_FACTOR, judge
+from recon.scan import Geometry, Image
+from recon.simulate import simulate
+
+
+@pytest.mark.timeout(300)
+def test_demo_runs_by_itself_and_leaves_its_pictures(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cluster", "demo", "--speed", "0"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document = json.loads((tmp_path / "recon-demo/summary.json").read_text(encoding="utf-8"))
+    assert document["passed"]
+    assert [one["name"] for one in document["scanners"]] == ["brain-se", "head-gre3d", "heart-radial", "heart-spiral"]
+    assert document["total"]["images"] == sum(len(one["images"]) for one in document["scanners"]) == 38
+    with pillow.open(tmp_path / "recon-demo/montage.png") as picture:
+        assert picture.format == "PNG"
+        assert np.asarray(picture.convert("L")).std() > 10  # there is something to see
+
+
+def perfect(scanner: SimulatedScanner) -> list[Image]:
+    """The truth, as if it had come back."""
+    return [
+        Image(truth.pixels[np.newaxis], (1.0, 1.0, 1.0), Geometry(), truth.counters)
+        for truth in scanner.simulated.truth
+    ]
+
+
+def test_verdicts_tell_near_images_from_others() -> None:
+    scanner = SimulatedScanner(simulate("brain-se", matrix=32))
+    images = perfect(scanner)
+    allowed = CARTESIAN_FACTOR * scanner.simulated.truth[1].predicted_nrmse
+    scanner.images = [
+        images[0],
+        replace(images[1], pixels=images[1].pixels * np.float32(1 + 0.99 * allowed)),
+        replace(images[2], pixels=images[2].pixels * np.float32(1 + 1.5 * allowed)),
+        replace(images[3], pixels=images[3].pixels[:, :, 1:]),
+    ]
+    verdicts = judge([scanner])
+    assert [verdict.passed for verdict in verdicts] == [True, True, False, False, False]
+    assert verdicts[1].nrmse == pytest.approx(0.99 * allowed, rel=1e-4)
+    assert verdicts[2].words.startswith("NRMSE")
+    assert verdicts[3].words == verdicts[4].words == "no image of the right size came"
