@@ -67,8 +67,7 @@ class Reception:
 
     def warn(self, text: str) -> None:
         """Put a remark into record and log, once."""
-        if text not in self.live.record.warnings:
-            self.live.update(warnings=(*self.live.record.warnings, text))
+        if self.live.warn(text):
             self.desk.recorder.write(self.live, f"warning: {text}")
 
     def end(self, *, complete: bool, reason: str = "") -> None:

@@ -11,6 +11,8 @@ from typing import Any
 from cluster.job import ScanRecord
 from cluster.results import ResultStore
 
+_WARNINGS = 50  # kept of one scan: frames that are each odd in their own way must not make it grow without end
+
 
 class LiveScan:
     """One scan in flight: its record, its images so far. Safe to use from several threads."""
@@ -37,6 +39,15 @@ class LiveScan:
             if not self._record.state.final:
                 self._record = replace(self._record, **changes)
             return self._record
+
+    def warn(self, text: str) -> bool:
+        """Add a warning to the record; whether it is a new one, and among the first ones."""
+        with self.lock:
+            known = self._record.warnings
+            if text in known or len(known) >= _WARNINGS:
+                return False
+            self.update(warnings=(*known, text))
+            return True
 
     def close(self) -> None:
         """No more images come: followers stop after the last."""

@@ -191,6 +191,9 @@ class Storer:
         first_image_s = live.record.first_image_s or self._clock()
         record = live.update(images=live.results.count, first_image_s=first_image_s)
         self._feed.publish("image", record)
+        for comment in dict.fromkeys(text for image in command.images for text in image.comments):
+            if live.warn(comment):
+                self._recorder.write(live, f"warning: {comment}")
 
     def _running(self, live: LiveScan, _command: MarkRunning) -> None:
         live.update(state=State.RUNNING)
