@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
 from recon.errors import ScanError
-from recon.lines import CARTESIAN
+from recon.lines import is_cartesian
 from recon.methods.combine import maps_from, whitened
 from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, points, resize, target_of, voxels
@@ -145,11 +145,11 @@ def bytes_needed(encoding: Encoding, coils: int) -> int:
 
 
 def cost(encoding: Encoding, coils: int) -> float:
-    """Two transforms per coil and iteration, and the maps."""
-    transform = fft_seconds(voxels(encoding)) + 2e-8 * voxels(encoding)
-    if encoding.trajectory not in CARTESIAN:
+    """Maps, and two transforms per coil and iteration: along the undersampled steps only where k-space is Cartesian."""
+    transform = 8e-9 * voxels(encoding)
+    if not is_cartesian(encoding):
         transform = SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding))
-    return 1e-2 + coils * (1e-7 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
+    return 1e-2 + coils * (5e-8 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
 
 
 CG_SENSE = Method("cg-sense", run, bytes_needed, cost, calibration=True)

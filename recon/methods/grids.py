@@ -88,11 +88,9 @@ def voxels(encoding: Encoding) -> int:
 
 
 def points(encoding: Encoding) -> int:
-    """Samples per coil of one frame."""
-    if is_cartesian(encoding):
-        return prod(encoding.encoded.matrix)
-    lines = lines_of(encoding)
-    return (lines.total or prod(encoding.encoded.matrix[:2])) * encoding.encoded.matrix[2]
+    """Samples per coil of one frame, as far as a header tells: a spiral's shots are as long as they must be."""
+    grid = prod(encoding.encoded.matrix)
+    return grid if is_cartesian(encoding) else max(grid, lines_of(encoding).total * encoding.encoded.matrix[2])
 
 
 def fft_seconds(size: int) -> float:
