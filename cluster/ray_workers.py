@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import socket
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from recon.errors import DeviceError, ReconError
 
 LOCAL = "local"
 _LOST = "lost"
+_CONNECT_S = 5.0
 
 
 class Actor:
@@ -132,8 +134,9 @@ class RayWorkers(Lanes):
 
         self._ray = ray
         try:
+            _reach(self._address)
             ray.init(**self._arguments())
-        except (ConnectionError, RuntimeError, ValueError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise DeviceError(
                 f"Ray at {self._address!r} cannot be used ({error}): start it, or use --ray off"
             ) from error
@@ -162,3 +165,10 @@ class RayWorkers(Lanes):
         gpus = count if self._settings.device.startswith("cuda") else 0
         cpus = count * self._settings.threads
         return {**common, "num_cpus": cpus, "num_gpus": gpus, "object_store_memory": self._store_bytes}
+
+
+def _reach(address: str) -> None:
+    """Raise OSError if nothing listens at HOST:PORT: Ray itself would try for two minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=_CONNECT_S).close()

@@ -1,15 +1,71 @@
-"""Ray actors as workers: real ones, few, on the loopback interface only."""
+"""Ray actors as workers: real ones, few, reachable from this machine only."""
 
 from __future__ import annotations
 
+import os
+import queue
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from cluster.events import BatchDone, Event, WorkerReady
 from cluster.ray_workers import RayWorkers
+from recon.errors import DeviceError
 from tests.cluster import deaths, scans
+from tests.cluster.test_service import is_right
+from tests.cluster.test_workers import FRAMES, batches
+
+STORE_BYTES = 100 << 20
+pytestmark = pytest.mark.timeout(110)
 
 
-@pytest.mark.timeout(110)
+def listening() -> Iterator[str]:
+    """Addresses, as the kernel writes them, of listening sockets that belong to processes of our user session's Ray."""
+    inodes = {}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text(encoding="ascii").splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A":
+                inodes[fields[9]] = fields[1].rpartition(":")[0]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"ray" not in (process / "cmdline").read_bytes():
+                continue
+            links = [link.readlink().name for link in (process / "fd").iterdir()]
+        except OSError:
+            continue  # it ended meanwhile
+        yield from (inodes[link[8:-1]] for link in links if link.startswith("socket:") and link[8:-1] in inodes)
+
+
+LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
+
+
+def test_actors_work_and_nobody_else_can_reach_them(tmp_path: Path) -> None:
+    events: queue.Queue[Event] = queue.Queue()
+    workers = RayWorkers(["w0", "w1"], scans.settings(), store_bytes=STORE_BYTES)
+    workers.start(events.put)
+    ready = sorted((events.get(timeout=60.0) for _ in range(2)), key=str)
+    assert ready == [WorkerReady("w0", "cpu", 1 << 30), WorkerReady("w1", "cpu", 1 << 30)]
+    assert len({workers.pid("w0"), workers.pid("w1"), os.getpid()}) == 3
+    for batch in batches(tmp_path, 4):
+        workers.submit("w0", batch)
+    done = [events.get(timeout=60.0) for _ in range(4)]
+    assert [event.batch for event in done if isinstance(event, BatchDone)] == [0, 1, 2, 3]
+    for event in done:
+        assert isinstance(event, BatchDone)
+        assert all(is_right(result.images[0], sent) for result, sent in zip(event.results, FRAMES, strict=True))
+    addresses = set(listening())
+    assert addresses
+    assert addresses <= LOOPBACK
+    workers.stop()
+
+
 def test_killed_actor_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
-    deaths.killed_in_a_batch(RayWorkers(["w0"], scans.settings(), store_bytes=100 << 20), tmp_path)
+    deaths.killed_in_a_batch(RayWorkers(["w0"], scans.settings(), store_bytes=STORE_BYTES), tmp_path)
+
+
+def test_ray_that_is_not_there_is_said_to_be_missing() -> None:
+    workers = RayWorkers(["w0"], scans.settings(), address="127.0.0.1:1")
+    with pytest.raises(DeviceError, match=r"Ray at '127.0.0.1:1' cannot be used \(.*\): start it, or use --ray off"):
+        workers.start(lambda event: None)
