@@ -28,6 +28,7 @@ from recon.mrd.wire import HeaderXml, Message, Query, encode_close, encode_respo
 _log = logging.getLogger(__name__)
 _REFUSALS = 32  # connections beyond the limit that are told why at the same time; more are just closed
 _SEND_BYTES = 1 << 20
+_CUT_S = 5.0  # for the threads of connections that are cut
 
 Answers = Mapping[str, Callable[[], str]]
 
@@ -78,12 +79,18 @@ class MrdGateway:
     def stop(self, *, timeout_s: float) -> None:
         """Take no new connection, give the open ones `timeout_s` to end, then cut them; the raw data stay."""
         self.close_listener()
+        if not self._wait(timeout_s, lambda session: session.parting):
+            self._wait(_CUT_S, lambda session: True)
+
+    def _wait(self, timeout_s: float, ends: Callable[[Session], bool]) -> bool:
+        """Whether all connections end within `timeout_s`; those of which `ends` is true are cut."""
+        end = time.monotonic() + timeout_s
         with self._changed:
-            if self._changed.wait_for(lambda: not self._sessions, timeout_s):
-                return
-            for session in self._sessions:
-                session.cut()
-            self._changed.wait_for(lambda: not self._sessions, timeout=5.0)
+            while self._sessions and time.monotonic() < end:
+                for session in filter(ends, self._sessions):
+                    session.cut()
+                self._changed.wait(0.05)
+            return not self._sessions
 
     def _accept(self) -> None:
         while not self._stopping:
@@ -203,6 +210,7 @@ class Session:
         timeouts = Timeouts(config.header_timeout_s, config.idle_timeout_s, config.total_timeout_s)
         self._deadlines = Deadlines(timeouts, time.monotonic)
         self._header = False
+        self.parting = False  # all is said; only what the client still sends is awaited
 
     def cut(self) -> None:
         """End the connection from our side, now."""
@@ -215,6 +223,7 @@ class Session:
         with self._connection, suppress(OSError):  # a client that is gone needs no last words
             with self._sender:
                 self._sender.end(self._serve())
+            self.parting = True
             drain(self._connection, timeout_s=config.linger_timeout_s, most_bytes=config.linger_bytes)
 
     def _serve(self) -> str:

@@ -1,0 +1,220 @@
+"""`recon-cluster serve` as its users run it: a process of its own, its ready line, its signals, its restarts."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from cluster.client import Client
+from cluster.events import State
+from tests.cluster import scans
+from tests.end_to_end.running import converse, eventually
+
+READY_S = 60.0  # a loaded machine starts interpreters slowly
+LAW = re.compile(r"^(recon_scans_accepted_total|recon_scans_in_flight|recon_scans_total)(?:\{[^}]*\})? (\S+)$", re.M)
+
+
+class Served:
+    """A server process and what its ready line said."""
+
+    def __init__(self, process: subprocess.Popen[str], ready: dict[str, object]) -> None:
+        self.process = process
+        self.ready = ready
+        host, _, port = str(ready["mrd"]).rpartition(":")
+        self.mrd = (host, int(port))
+        self.http = str(ready["http"])
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+
+@contextmanager
+def served(data: Path, *options: str) -> Iterator[Served]:
+    """`recon-cluster serve` on free ports."""
+    words = ("serve", "--data", str(data), "--mrd", "127.0.0.1:0", "--http", "127.0.0.1:0", *options)
+    command = [sys.executable, "-m", "cluster", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            assert line, f"the server ended with status {process.wait()} before it was ready"
+            yield Served(process, json.loads(line))
+        finally:
+            process.kill()
+
+
+OFF = ("--ray", "off", "--workers", "1", "--device", "cpu")
+
+
+def check_images(images: list[object], count: int) -> None:
+    """As many images, all right."""
+    assert len(images) == count
+    ordered = sorted(images, key=lambda image: image.counters.repetition)  # type: ignore[attr-defined]
+    for image, readouts in zip(ordered, scans.frames(count), strict=True):
+        truth = scans.truth(readouts)
+        pixels = image.pixels[0, 0]  # type: ignore[attr-defined]
+        np.testing.assert_allclose(pixels, truth, rtol=0, atol=1e-5 * truth.max())
+
+
+def check_law(url: str) -> None:
+    """Accepted = Σ outcomes + in flight."""
+    sums = dict.fromkeys(("recon_scans_accepted_total", "recon_scans_in_flight", "recon_scans_total"), 0.0)
+    for name, value in LAW.findall(httpx.get(f"{url}/metrics").text):
+        sums[name] += float(value)
+    assert sums["recon_scans_accepted_total"] == sums["recon_scans_total"] + sums["recon_scans_in_flight"] > 0
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("options", [OFF, ("--ray", "local", "--workers", "1", "--device", "cpu")], ids=["off", "ray"])
+def test_scans_through_both_doors(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with served(tmp_path, *options) as server:
+        assert server.ready == {
+            "ready": True,
+            "mrd": "{}:{}".format(*server.mrd),
+            "http": server.http,
+            "device": "cpu",
+            "workers": 1,
+        }
+        check_images(list(converse(server.mrd, scans.stream(scans.frames(2))).images), 2)
+        with Client(server.http) as client:
+            check_images(list(client.submit(scans.stream(scans.frames(3))).images()), 3)
+        check_law(server.http)
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30.0) == 0
+
+
+@pytest.mark.timeout(240)
+def test_ray_listens_on_loopback_only(tmp_path: Path) -> None:
+    with served(tmp_path, "--ray", "local", "--workers", "1", "--device", "cpu") as server:
+        mine = _descendants(server.process.pid)
+        listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        sockets = {fields[9]: fields[1] for fields in listening if fields[3] == "0A"}
+        open_here = {inode for pid in mine for inode in _inodes(pid)}
+        addresses = {sockets[inode].partition(":")[0] for inode in open_here & sockets.keys()}
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30.0) == 0
+    assert addresses == {"0100007F"}  # 127.0.0.1 in the kernel's byte order
+
+
+def _descendants(pid: int) -> list[int]:
+    found = [pid]
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(entry.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue  # it ended while we looked
+        if parent == pid:
+            found += _descendants(int(entry.parent.name))
+    return found
+
+
+def _inodes(pid: int) -> Iterator[str]:
+    try:
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    except OSError:
+        return  # it ended while we looked
+    yield from (link[8:-1] for link in links if link.startswith("socket:["))
+
+
+def test_sigterm_lets_a_scan_in_flight_finish(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(2))
+    with served(tmp_path, *OFF) as server, socket.create_connection(server.mrd, timeout=30.0) as connection:
+        connection.sendall(stream[: len(stream) // 2])
+        with Client(server.http) as client:
+            assert eventually(lambda: bool(client.scans()))
+            server.signal(signal.SIGTERM)
+            assert eventually(lambda: httpx.get(f"{server.http}/readyz").status_code == 503)
+            refused = converse(server.mrd, stream)
+            assert refused.texts[0].startswith("ERROR the server is shutting down")
+            assert server.process.poll() is None
+            connection.sendall(stream[len(stream) // 2 :])
+            scan = client.scan(client.scans()[0].id)
+            check_images(list(scan.images()), 2)
+        assert server.process.wait(30.0) == 0
+
+
+def test_a_second_signal_does_not_wait_and_loses_nothing(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(2), close=False)
+    with served(tmp_path, *OFF) as server, socket.create_connection(server.mrd, timeout=30.0) as connection:
+        connection.sendall(stream)
+        with Client(server.http) as client:
+            assert eventually(lambda: bool(client.scans()) and client.scans()[0].images == 2)
+            scan = client.scans()[0].id
+        server.signal(signal.SIGTERM)
+        time.sleep(0.2)
+        start = time.monotonic()
+        server.signal(signal.SIGTERM)
+        assert server.process.wait(30.0) == 0
+        assert time.monotonic() - start < 15.0  # far less than the drain timeout
+    assert (tmp_path / "spool" / f"{scan}.mrd").read_bytes() == stream
+
+
+def test_a_killed_server_is_followed_by_one_that_knows_all(tmp_path: Path) -> None:
+    with served(tmp_path, *OFF) as server, Client(server.http) as client:
+        done = client.submit(scans.stream(scans.frames(2)))
+        done.wait(timeout_s=30.0)
+        # Accepted, and perhaps not yet reconstructed when the server dies.
+        accepted = [client.submit(scans.stream(scans.frames(3))) for _ in range(3)]
+        server.signal(signal.SIGKILL)
+        server.process.wait(30.0)
+    with served(tmp_path, *OFF) as server, Client(server.http) as client:
+        check_images(list(client.scan(done.id).images()), 2)
+        for scan in accepted:
+            again = client.scan(scan.id)
+            assert again.wait(timeout_s=60.0).state is State.DONE
+            check_images(list(again.images()), 3)
+
+
+def fails(*words: str) -> subprocess.CompletedProcess[str]:
+    """`recon-cluster serve` with what it cannot take."""
+    command = [sys.executable, "-m", "cluster", "serve", *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_what_it_refuses_to_start_with(tmp_path: Path) -> None:
+    data = ("--data", str(tmp_path), "--http", "127.0.0.1:0", "--ray", "off")
+    answer = fails(*data, "--mrd", "0.0.0.0:0")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("0.0.0.0 can be reached from other machines and there is no TLS and no token yet")
+    assert answer.stderr.count("\n") == 1
+    (tmp_path / "bad.toml").write_text("idle_timeout = 3")
+    answer = fails(*data, "--config", str(tmp_path / "bad.toml"))
+    assert answer.returncode == 2
+    assert "idle_timeout_s" in answer.stderr
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        answer = fails(*data, "--mrd", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert answer.returncode == 2
+    assert "Address already in use" in answer.stderr
+    answer = fails(*data, "--mrd", "127.0.0.1:0", "--workers", "none")
+    assert answer.returncode == 2
+    assert "--workers is 'none', expected auto or a number from 1 on" in answer.stderr
+
+
+def test_an_open_address_is_served_when_that_is_wanted(tmp_path: Path) -> None:
+    config = tmp_path / "server.toml"
+    config.write_text('mrd = "0.0.0.0:0"\nworkers = 1\nray = "off"\ndevice = "cpu"\nexposure = "open"\n')
+    words = ("serve", "--config", str(config), "--data", str(tmp_path / "data"), "--http", "127.0.0.1:0")
+    with subprocess.Popen(
+        [sys.executable, "-m", "cluster", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        ready = json.loads(process.stdout.readline())
+        assert ready["mrd"].startswith("0.0.0.0:")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30.0) == 0
+        log = process.stderr.read()
+    assert "listening on 0.0.0.0 without TLS and tokens" in log
