@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -35,8 +35,8 @@ def status_of(error: ReconError) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line `argv`; returns the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
-    args = make_parser(entry_points(group=GROUP), words).parse_args(words)
     try:
+        args = make_parser(entry_points(group=GROUP), words).parse_args(words)
         status: int = args.run(args)
     except ReconError as error:
         print(error, file=sys.stderr)
@@ -51,38 +51,32 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser(commands: Iterable[EntryPoint], words: Sequence[str]) -> argparse.ArgumentParser:
-    """The parser; of `commands` it loads the one that `words` begin with, or all where they name none."""
+    """The parser; of `commands` it loads the one that `words` begin with, or all where they name none.
+
+    Raises ReconError when the one named needs a package that is not installed.
+    """
     parser = argparse.ArgumentParser(prog="recon-cluster", description="MR reconstruction on many devices.")
     parser.add_argument("--version", action="version", version=f"recon-cluster {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     known = sorted(commands, key=lambda command: command.name)
     named = [command for command in known if words[:1] == [command.name]]
     for command in named or known:
-        _add(command, subparsers)
+        _add(command, subparsers, named=bool(named))
     return parser
 
 
-def _add(command: EntryPoint, subparsers: Subparsers) -> None:
+def _add(command: EntryPoint, subparsers: Subparsers, *, named: bool) -> None:
     try:
         module = command.load()
     except ImportError as error:
-        _add_missing(command, subparsers, error.name or str(error))
+        # A smaller installation lacks what some subcommands need; the others work all the same.
+        lacks = f"needs the package {error.name}, which is not installed"
+        if named:
+            raise ReconError(f"{command.name} {lacks}: install it") from error
+        subparsers.add_parser(command.name, help=lacks)
         return
     module.add_parser(subparsers)
     subparsers.choices[command.name].set_defaults(run=module.run)
-
-
-def _add_missing(command: EntryPoint, subparsers: Subparsers, package: str) -> None:
-    """Smaller installations lack what some subcommands need: those say so when they are asked for."""
-    words = f"{command.name} needs the package {package}, which is not installed: install it"
-
-    def run(_args: argparse.Namespace) -> int:
-        raise ReconError(words)
-
-    run_it: Callable[[argparse.Namespace], int] = run
-    parser = subparsers.add_parser(command.name, help=f"(not usable here: {package} is not installed)", add_help=False)
-    parser.add_argument("rest", nargs=argparse.REMAINDER)
-    parser.set_defaults(run=run_it)
 
 
 if __name__ == "__main__":

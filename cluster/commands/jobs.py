@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from rich.console import Console
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
-from cluster.commands.remote import Subparsers, add_server, clock, connect, size
+from cluster.commands.remote import Subparsers, add_server, clock, connect, console
 from cluster.documents import record_document
 from cluster.events import State
 from cluster.job import ScanRecord
@@ -32,24 +33,24 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps([record_document(record) for record in records], indent=2))
     else:
-        Console().print(table(records))
+        console().print(table(records))
     return 0
 
 
-def table(records: list[ScanRecord]) -> Table:
-    """Scans as a table."""
-    shown = Table(box=None)
-    for name in ("scan", "state", "method", "priority", "created", "raw", "images", "name or reason"):
-        shown.add_column(name, no_wrap=name in ("scan", "created"))  # ids are there to be copied
+def table(records: list[ScanRecord]) -> Group:
+    """Scans as a table of at most 80 columns, names and reasons on lines of their own below."""
+    shown = Table(box=None, pad_edge=False, padding=(0, 1))
+    for name in ("scan", "state", "method", "priority", "created", "images"):
+        shown.add_column(name, no_wrap=True)
+    parts: list[Table | Text] = [shown]
     for record in records:
         shown.add_row(
             record.id,
             record.state.value,
             record.chosen or record.method,
             record.priority.name.lower(),
-            clock(record.created_s),
-            size(record.bytes),
+            clock(record.created_s)[5:16],
             str(record.images),
-            record.reason or record.name,
         )
-    return shown
+    parts += [Text(f"{record.id} {record.reason or record.name}") for record in records if record.reason or record.name]
+    return Group(*parts)

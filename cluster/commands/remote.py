@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from cluster.client import DEFAULT_SERVER, Client, Options
 from recon.errors import FileError
@@ -32,6 +35,11 @@ def _token(path: Path | None) -> str:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"the token file {path} cannot be read ({error}): give a readable text file") from error
+
+
+def console() -> Console:
+    """Where tables go: as wide as the terminal, or wide enough for whole lines where they go elsewhere."""
+    return Console() if sys.stdout.isatty() else Console(width=200)
 
 
 def clock(time_s: float) -> str:

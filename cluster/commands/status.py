@@ -7,13 +7,13 @@ import json
 import time
 from typing import Any
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
 from cluster.client import Client
 from cluster.commands import jobs
-from cluster.commands.remote import Subparsers, add_server, connect, size
+from cluster.commands.remote import Subparsers, add_server, connect, console, size
 from cluster.job import ScanRecord
 
 _RECENT = 20
@@ -35,12 +35,12 @@ def run(args: argparse.Namespace) -> int:
         elif args.watch:
             _watch(client)
         else:
-            Console().print(view(client.cluster(), client.scans(limit=_RECENT)))
+            console().print(view(client.cluster(), client.scans(limit=_RECENT)))
     return 0
 
 
 def _watch(client: Client) -> None:
-    with Live(console=Console(), auto_refresh=False) as live:
+    with Live(console=console(), auto_refresh=False) as live:
         while True:
             live.update(view(client.cluster(), client.scans(limit=_RECENT)), refresh=True)
             time.sleep(1.0)

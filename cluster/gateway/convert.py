@@ -71,9 +71,10 @@ def main() -> int:
     try:
         _write(path, memory_bytes, sys.stdout.buffer)
     except (ReconError, MemoryError) as error:
-        too_large = f"reading the file needs more than {memory_bytes} bytes of memory, the limit here: split the scan"
-        kind = type(error).__name__ if type(error).__name__ in _ERRORS else "LimitError"
-        detail = too_large if isinstance(error, MemoryError) else str(error)
+        kind, detail = type(error).__name__, str(error)
+        if isinstance(error, MemoryError) or "memory allocation failed" in detail:  # as the HDF5 library says it
+            kind = "LimitError"
+            detail = f"reading the file needs more than {memory_bytes} bytes of memory, the limit here: split the scan"
         print(json.dumps({"kind": kind, "detail": detail}), file=sys.stderr)
         return 1
     return 0
