@@ -125,6 +125,13 @@ def recipes_document() -> dict[str, Any]:
     }
 
 
+def problem_schema() -> dict[str, Any]:
+    """JSON Schema of `problem_document`."""
+    texts = {name: {"type": "string"} for name in ("type", "title", "detail", "scan")}
+    properties = {**texts, "status": {"type": "integer"}}
+    return {"type": "object", "properties": properties, "required": ["type", "title", "status", "detail"]}
+
+
 def problem_document(error: ReconError, *, scan: str = "") -> dict[str, Any]:
     """`error` as a problem document; `scan` names the scan it belongs to, where there is one."""
     name, status, title = next(entry for kind, entry in _PROBLEMS.items() if isinstance(error, kind))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TransferSpeedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cluster.client import Client, RemoteScan
 from cluster.commands.remote import Subparsers, add_server, connect
@@ -35,11 +35,11 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None:
         media_type(args.out)  # an ending that cannot be written is found before anything is sent
     with connect(args) as client, _progress() as progress:
-        scans = [_send(client, path, args, progress) for path in args.files]
+        scans = [_send(client, path, args=args, progress=progress) for path in args.files]
         if args.no_wait:
             return 0
         for path, scan in zip(args.files, scans, strict=True):
-            _finish(scan, path, args, progress)
+            _finish(scan, path, args=args, progress=progress)
     return 0
 
 
@@ -48,7 +48,7 @@ def _progress() -> Progress:
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
 
 
-def _send(client: Client, path: Path, args: argparse.Namespace, progress: Progress) -> RemoteScan:
+def _send(client: Client, path: Path, *, args: argparse.Namespace, progress: Progress) -> RemoteScan:
     total = path.stat().st_size if path.exists() else None
     task = progress.add_task(f"sending {path.name}", total=total)
     scan = client.submit(
@@ -63,9 +63,9 @@ def _send(client: Client, path: Path, args: argparse.Namespace, progress: Progre
     return scan
 
 
-def _finish(scan: RemoteScan, path: Path, args: argparse.Namespace, progress: Progress) -> None:
+def _finish(scan: RemoteScan, path: Path, *, args: argparse.Namespace, progress: Progress) -> None:
     task = progress.add_task(path.name, total=None)
-    record = scan.wait(progress=lambda record: _show(progress, task, path, record))
+    record = scan.wait(progress=lambda record: progress.update(task, description=_words(path, record)))
     progress.remove_task(task)
     if record.state is not State.DONE:
         raise FailedError(f"{path}: scan {scan.id} is {record.state.value}: {record.reason}", state=record.state)
@@ -77,8 +77,8 @@ def _finish(scan: RemoteScan, path: Path, args: argparse.Namespace, progress: Pr
         print(f"{path}: {warning}", file=sys.stderr)
 
 
-def _show(progress: Progress, task: TaskID, path: Path, record: ScanRecord) -> None:
-    progress.update(task, description=f"{path.name}: {record.state.value}, {record.images} images")
+def _words(path: Path, record: ScanRecord) -> str:
+    return f"{path.name}: {record.state.value}, {record.images} images"
 
 
 def _place(out: Path | None, path: Path, *, several: bool) -> Path | None:

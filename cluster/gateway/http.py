@@ -38,6 +38,7 @@ from cluster.documents import (
     PROBLEM_TYPE,
     line_document,
     problem_document,
+    problem_schema,
     read_priority,
     recipes_document,
     record_document,
@@ -63,7 +64,9 @@ _SLICE_S = 1.0  # a thread that waits for a scan looks this often whether its cl
 _FALLBACK_BYTES = 1 << 20
 _LEFT = "the sender left before the end of the body: send it again"
 
-router = APIRouter()
+router = APIRouter(
+    responses={"4XX": {"description": "Why not (RFC 9457)", "content": {PROBLEM_TYPE: {"schema": problem_schema()}}}}
+)
 
 
 # ---- what routes are given ----
@@ -132,7 +135,18 @@ ServiceOf = Annotated[Service, Depends(_service)]
 # ---- scans in ----
 
 
-@router.post("/v1/scans", status_code=201, summary="Send a scan; answered when all of it is on disk")
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_RECORD = {"application/json": {"schema": record_schema()}}
+_BODIES = {"requestBody": {"required": True, "content": {MRD_TYPE: _BINARY, HDF5_TYPE: _BINARY}}}
+
+
+@router.post(
+    "/v1/scans",
+    status_code=201,
+    summary="Send a scan; answered when all of it is on disk",
+    responses={201: {"content": _RECORD}},
+    openapi_extra=_BODIES,
+)
 async def post_scan(
     request: Request,
     context: ContextOf,
@@ -147,23 +161,28 @@ async def post_scan(
         raise HTTPException(415, f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
     asked = ScanRequest("http", method, read_priority(priority), name, idempotency_key)
     if not context.uploads.take():
+        context.service.refused("full")
         most = context.uploads.most
         raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=2.0)
     with context.uploads.held():
-        try:
-            intake = await _in_thread(context, partial(context.service.open_scan, asked))
-        except DuplicateError as error:
-            return _replayed(error.record)
-        upload = _upload(intake, kind, context.service.config)
-        try:
-            record = await _take_in(request, context, upload)
-        except ReconError as error:
-            return _problem(error, scan=intake.scan_id)
-        except Exception as error:
-            # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
-            await _in_thread(context, partial(intake.abort, f"internal error {type(error).__name__} while receiving"))
-            raise
-    return _created(record)
+        return await _admitted(request, context, asked, kind=kind)
+
+
+async def _admitted(request: Request, context: Context, asked: ScanRequest, *, kind: str) -> Response:
+    """Open the scan, receive its body, answer."""
+    try:
+        intake = await _in_thread(context, partial(context.service.open_scan, asked))
+    except DuplicateError as error:
+        return _replayed(error.record)
+    upload = _upload(intake, kind, context.service.config)
+    try:
+        return _created(await _take_in(request, context, upload))
+    except ReconError as error:
+        return _problem(error, scan=intake.scan_id)
+    except Exception as error:
+        # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
+        await _in_thread(context, partial(intake.abort, f"internal error {type(error).__name__} while receiving"))
+        raise
 
 
 def _upload(intake: Intake, kind: str, config: ClusterConfig) -> Upload:
@@ -182,10 +201,10 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
         await _in_thread(context, partial(feed, upload, first))
         raise await _in_thread(context, partial(broken, upload, _LEFT))
     rest = Rest(connection, int(size) - len(first))
-    return await _in_thread(context, partial(_take_direct, context, upload, first, rest))
+    return await _in_thread(context, partial(_take_direct, context, upload, first=first, rest=rest))
 
 
-def _take_direct(context: Context, upload: Upload, first: bytes, rest: Rest) -> ScanRecord:
+def _take_direct(context: Context, upload: Upload, *, first: bytes, rest: Rest) -> ScanRecord:
     """Receive a body in a thread of its own: what came `first`, and the `rest`."""
     config = context.service.config
     with rest.connection, context.sockets.known(rest.connection):
@@ -242,10 +261,7 @@ def _replayed(record: ScanRecord) -> JSONResponse:
 
 # ---- states ----
 
-_RECORD: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": {"schema": record_schema()}}},
-    "4XX": {"description": "Why not", "content": {PROBLEM_TYPE: {}}},
-}
+_ONE: dict[int | str, dict[str, Any]] = {200: {"content": _RECORD}}
 
 
 @router.get("/v1/scans", summary="The newest scans, newest first")
@@ -256,19 +272,19 @@ def get_scans(
     return JSONResponse({"scans": [record_document(record) for record in service.scans(state=state, limit=limit)]})
 
 
-@router.get("/v1/scans/{scan}", responses=_RECORD, summary="State, times, method, reason")
+@router.get("/v1/scans/{scan}", responses=_ONE, summary="State, times, method, reason")
 def get_scan(service: ServiceOf, scan: str) -> JSONResponse:
     """The scan's record."""
     return JSONResponse(record_document(service.scan(scan)))
 
 
-@router.delete("/v1/scans/{scan}", responses=_RECORD, summary="Cancel")
+@router.delete("/v1/scans/{scan}", responses=_ONE, summary="Cancel")
 def delete_scan(service: ServiceOf, scan: str) -> JSONResponse:
     """Stop the scan; one that has ended stays as it is."""
     return JSONResponse(record_document(service.cancel(scan)))
 
 
-@router.post("/v1/scans/{scan}/requeue", responses=_RECORD, summary="Reconstruct again from the raw data")
+@router.post("/v1/scans/{scan}/requeue", responses=_ONE, summary="Reconstruct again from the raw data")
 def requeue_scan(service: ServiceOf, scan: str) -> JSONResponse:
     """Only a scan that has ended can run again."""
     if not service.scan(scan).state.final:
@@ -514,7 +530,7 @@ def _quality(parameters: list[str]) -> float:
 
 def create_app(service: Service) -> FastAPI:
     """The application; it serves one `service`."""
-    app = FastAPI(title="recon-cluster", version=__version__, docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="recon-cluster", version=__version__, docs_url=None, redoc_url=None)
     app.state.context = Context(service)
     app.include_router(router)
     app.add_exception_handler(ReconError, _on_error)
@@ -641,6 +657,7 @@ class HttpGateway:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
             )
         )
         self._thread = threading.Thread(target=self._run, name="http", daemon=True)

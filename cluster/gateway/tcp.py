@@ -124,6 +124,7 @@ class MrdGateway:
                     self._changed.notify_all()
 
     def _refuse(self, connection: socket.socket) -> None:
+        self._service.refused("full")
         most = self._slots.most
         words = f"all {most} connections are in use: connect again later, or raise max_connections"
         with self._refusals.held(), connection, suppress(OSError):

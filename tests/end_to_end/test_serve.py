@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,8 @@ import pytest
 
 from cluster.client import Client
 from cluster.events import State
+from recon.mrd.header import write_header
+from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
 from tests.cluster import scans
 from tests.end_to_end.running import converse, eventually
 
@@ -127,6 +130,35 @@ def _inodes(pid: int) -> Iterator[str]:
     except OSError:
         return  # it ended while we looked
     yield from (link[8:-1] for link in links if link.startswith("socket:["))
+
+
+def peak_bytes(pid: int) -> int:
+    """The most memory that a process ever held."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[0]) << 10
+
+
+@pytest.mark.parametrize("known_length", [True, False])
+def test_an_upload_is_never_held_in_memory(tmp_path: Path, known_length: bool) -> None:
+    frame = encode_readouts(scans.frame(seed=1, lines=256, samples=256, coils=8)).tobytes()
+    header = replace(scans.header(repetitions=32, lines=256, samples=256), coils=8)
+    start, end = encode_config_file("null") + encode_header(write_header(header)), encode_close()
+    size = {"content-length": str(len(start) + 32 * len(frame) + 2)} if known_length else {}
+
+    def body() -> Iterator[bytes]:
+        yield start
+        for _ in range(32):
+            yield from (frame[at : at + (1 << 20)] for at in range(0, len(frame), 1 << 20))
+        yield end
+
+    with served(tmp_path, *OFF) as server:
+        with Client(server.http) as client:
+            client.submit(start + frame + end).wait(timeout_s=30.0)  # what a first scan costs is not its size
+        before = peak_bytes(server.process.pid)
+        headers = {"content-type": "application/x-mrd", **size}
+        answer = httpx.post(f"{server.http}/v1/scans", content=body(), headers=headers, timeout=60.0)
+        assert answer.status_code == 201, answer.text
+        assert answer.json()["bytes"] == len(start) + 32 * len(frame) + 2  # 140 MB
+        assert peak_bytes(server.process.pid) - before < 24 << 20
 
 
 def test_sigterm_lets_a_scan_in_flight_finish(tmp_path: Path) -> None:

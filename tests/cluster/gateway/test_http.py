@@ -488,6 +488,17 @@ def test_openapi_names_every_route(http: httpx.Client) -> None:
     }
 
 
+def test_openapi_describes_bodies_and_problems(http: httpx.Client) -> None:
+    for path, methods in http.get("/openapi.json").json()["paths"].items():
+        for method, operation in methods.items():
+            assert "4XX" in operation["responses"], (method, path)
+            assert "422" not in operation["responses"], (method, path)
+            assert operation["summary"]
+    post = http.get("/openapi.json").json()["paths"]["/v1/scans"]["post"]
+    assert set(post["requestBody"]["content"]) == {"application/x-mrd", "application/x-hdf5"}
+    assert "application/json" in post["responses"]["201"]["content"]
+
+
 def test_the_record_is_as_openapi_says(http: httpx.Client, done: str) -> None:
     document = http.get("/openapi.json").json()
     answer = document["paths"]["/v1/scans/{scan}"]["get"]["responses"]["200"]
