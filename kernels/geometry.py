@@ -117,7 +117,7 @@ def bernoulli(place: float) -> float:
 
 
 def density_pipe_menon(
-    kernels: Kernels, points: Real, shape: tuple[int, ...], *, iterations: int = 20, round_view: bool = False
+    kernels: Kernels, points: Real, shape: tuple[int, ...], *, iterations: int = 10, round_view: bool = False
 ) -> Real:
     """Density compensation for any trajectory: points [*samples, axis], grid `shape` → weights [*samples] (positive).
 
