@@ -21,6 +21,7 @@ class ConfigError(ReconError):
 
 
 def _limit(default: float, low: float, high: float, meaning: str) -> Any:
+    # Positional, unlike elsewhere: its calls are the columns of a table.
     return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
 
 
@@ -97,7 +98,7 @@ class ClusterConfig:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            _check(item.name, getattr(self, item.name), item.metadata)
+            _check(item.name, getattr(self, item.name), metadata=item.metadata)
         if self.spool_unsynced_bytes < self.spool_sync_bytes:
             raise ConfigError(
                 f"spool_unsynced_bytes is {self.spool_unsynced_bytes}, less than spool_sync_bytes"
@@ -120,7 +121,7 @@ class ClusterConfig:
         return self.data / "ledger.sqlite"
 
 
-def _check(name: str, value: object, metadata: Mapping[str, Any]) -> None:
+def _check(name: str, value: object, *, metadata: Mapping[str, Any]) -> None:
     if "low" in metadata and not (isinstance(value, int | float) and metadata["low"] <= value <= metadata["high"]):
         raise ConfigError(
             f"{name} is {value}, expected a number from {metadata['low']} to {metadata['high']}"
@@ -133,11 +134,11 @@ def _check(name: str, value: object, metadata: Mapping[str, Any]) -> None:
 def configure(base: ClusterConfig, values: Mapping[str, object]) -> ClusterConfig:
     """`base` with `values` by key; raises ConfigError on an unknown key, a wrong type or a value out of bounds."""
     defaults: dict[str, Any] = {item.name: getattr(base, item.name) for item in fields(base)}
-    changes: dict[str, Any] = {key: _converted(key, value, defaults) for key, value in values.items()}
+    changes: dict[str, Any] = {key: _converted(key, value, defaults=defaults) for key, value in values.items()}
     return replace(base, **changes)
 
 
-def _converted(key: str, value: Any, defaults: Mapping[str, Any]) -> object:
+def _converted(key: str, value: Any, *, defaults: Mapping[str, Any]) -> object:
     if key not in defaults:
         near = difflib.get_close_matches(key, defaults, n=1, cutoff=0.0)
         raise ConfigError(f"unknown key {key!r} in the configuration, the nearest known one is {near[0]!r}: correct it")

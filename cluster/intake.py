@@ -47,7 +47,7 @@ class Reception:
         record = live.record
         self.desk = desk
         self.live = live
-        self.stream = ScanStream(record.id, desk.spool.path(record.id), desk.config, method=record.method)
+        self.stream = ScanStream(record.id, desk.spool.path(record.id), config=desk.config, method=record.method)
 
     def take(self, step: Step) -> None:
         """Open the scan when its header came, hand on its frames, then raise the step's error if it has one."""
@@ -91,7 +91,7 @@ class Reception:
         if self.live.opened:
             self.desk.post(ScanReceived(self.live.record.id, complete, self.stream.frames, reason, failed))
             return
-        self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason)
+        self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason=reason)
         self.desk.post(ScanRefused(word))
 
     def _open(self) -> None:

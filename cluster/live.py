@@ -58,7 +58,7 @@ class LiveScan:
 class Subscription:
     """Events for one follower, bounded: one too slow loses the oldest and is told how many."""
 
-    def __init__(self, feed: Feed, scan: str | None, capacity: int) -> None:
+    def __init__(self, feed: Feed, scan: str | None, *, capacity: int) -> None:
         self.scan = scan
         self.lost = 0
         self._feed = feed
@@ -108,7 +108,7 @@ class Feed:
 
     def subscribe(self, scan: str | None = None) -> Subscription:
         """Events of one scan, or of all."""
-        subscription = Subscription(self, scan, self._capacity)
+        subscription = Subscription(self, scan, capacity=self._capacity)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
         return subscription

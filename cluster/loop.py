@@ -24,8 +24,8 @@ class Stage(Generic[T]):
         self,
         name: str,
         each: Callable[[T], None],
-        after: Callable[[], None],
         *,
+        after: Callable[[], None] = lambda: None,
         capacity: int,
         tick_s: float,
     ) -> None:
@@ -107,7 +107,7 @@ class Loop:
     """The only thread that touches the scheduler."""
 
     def __init__(
-        self, scheduler: Scheduler, effects: Effects, clock: Callable[[], float], *, capacity: int, tick_s: float
+        self, scheduler: Scheduler, effects: Effects, *, clock: Callable[[], float], capacity: int, tick_s: float
     ) -> None:
         self._scheduler = scheduler
         self._effects = effects
@@ -115,7 +115,7 @@ class Loop:
         self._tick_s = tick_s
         self._ticked = clock()
         self._changed = threading.Condition()  # also guards the scheduler against who looks at it
-        self._stage: Stage[Event] = Stage("scheduler", self._step, self._tick, capacity=capacity, tick_s=tick_s)
+        self._stage: Stage[Event] = Stage("scheduler", self._step, after=self._tick, capacity=capacity, tick_s=tick_s)
 
     @property
     def error(self) -> str:

@@ -183,13 +183,13 @@ class Metrics:
         if not worker.batches:
             _rest(worker, now)
         for result in event.results:
-            self._result(result, method, now)
+            self._result(result, method=method, now=now)
         for found, count in event.caches:
             self._metrics["recon_plan_cache_total"].labels(found).inc(count)
         for kind, size in event.memory_bytes:
             self._metrics["recon_worker_memory_bytes"].labels(event.worker, kind).set(size)
 
-    def _result(self, result: FrameImages, method: str, now: float) -> None:
+    def _result(self, result: FrameImages, *, method: str, now: float) -> None:
         outcome = "failed" if result.error else "done"
         self._metrics["recon_frames_total"].labels(method, outcome).inc()
         self._metrics["recon_images_total"].labels(method).inc(len(result.images))
@@ -197,9 +197,9 @@ class Metrics:
             self._metrics["recon_stage_seconds"].labels(stage).observe(seconds)
         scan = self._scans.get(result.frame.scan)
         if scan is not None and result.images:
-            self._image(scan, scan.ready_s.pop(result.frame.number, now), now)
+            self._image(scan, ready_s=scan.ready_s.pop(result.frame.number, now), now=now)
 
-    def _image(self, scan: _Scan, ready_s: float, now: float) -> None:
+    def _image(self, scan: _Scan, *, ready_s: float, now: float) -> None:
         self._metrics["recon_last_readout_to_image_seconds"].observe(now - ready_s)
         if not scan.first_image:
             scan.first_image = True

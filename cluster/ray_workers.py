@@ -50,7 +50,7 @@ class Actor:
 class RayChild:
     """One actor."""
 
-    def __init__(self, ray: Any, name: str, settings: WorkerSettings) -> None:
+    def __init__(self, ray: Any, name: str, *, settings: WorkerSettings) -> None:
         self._ray = ray
         self._name = name
         self._settings = settings
@@ -144,7 +144,7 @@ class RayWorkers(Lanes):
 
     def spawn(self, name: str) -> RayChild:
         """Start an actor for `name`."""
-        return RayChild(self._ray, name, self._settings)
+        return RayChild(self._ray, name, settings=self._settings)
 
     def stop(self) -> None:
         """See Workers."""

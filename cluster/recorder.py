@@ -43,9 +43,9 @@ class Recorder:
         self,
         config: ClusterConfig,
         ledger: Ledger,
+        *,
         feed: Feed,
         clock: Callable[[], float],
-        *,
         ended: Callable[[LiveScan, ScanRecord], None],
     ) -> None:
         self.failure = ""  # why the ledger cannot be written now
@@ -56,7 +56,7 @@ class Recorder:
         self._ended = ended
         self._pending = _Pending()
         self._stage: Stage[Note] = Stage(
-            "recorder", self._collect, self._commit, capacity=config.store_queue_commands, tick_s=config.tick_s
+            "recorder", self._collect, after=self._commit, capacity=config.store_queue_commands, tick_s=config.tick_s
         )
         self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
 
@@ -75,7 +75,7 @@ class Recorder:
         self.put(Note(live, line, written=written))
         written.result()
 
-    def end(self, live: LiveScan, state: State, reason: str) -> None:
+    def end(self, live: LiveScan, state: State, *, reason: str) -> None:
         """Write down the end of a scan."""
         self.put(Note(live, end=(state, reason)))
 
@@ -84,7 +84,8 @@ class Recorder:
         record = live.record
         if record.id not in pending.ended and not record.state.final:
             if note.end is not None:
-                record = self._closed(live, *note.end)
+                state, reason = note.end
+                record = self._closed(live, state, reason=reason)
                 pending.ended[record.id] = live
             pending.records[record.id] = record
         if note.written is not None:
@@ -96,7 +97,7 @@ class Recorder:
             live.lines += 1
             self._pending.lines.append(LogLine(live.record.id, self._clock(), text[: self._config.log_line_chars]))
 
-    def _closed(self, live: LiveScan, state: State, reason: str) -> ScanRecord:
+    def _closed(self, live: LiveScan, state: State, *, reason: str) -> ScanRecord:
         """The final record; the images are on disk before it says so."""
         if live.record.images:
             try:
@@ -152,6 +153,7 @@ class Storer:
         self,
         config: ClusterConfig,
         lives: Mapping[str, LiveScan],
+        *,
         recorder: Recorder,
         feed: Feed,
         clock: Callable[[], float],
@@ -166,7 +168,7 @@ class Storer:
             FinishScan: self._finish,
         }
         self._stage: Stage[StoreImages | MarkRunning | FinishScan] = Stage(
-            "storer", self._do, lambda: None, capacity=config.store_queue_commands, tick_s=config.tick_s
+            "storer", self._do, capacity=config.store_queue_commands, tick_s=config.tick_s
         )
         self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
 
@@ -200,4 +202,4 @@ class Storer:
         self._recorder.write(live, "running")
 
     def _finish(self, live: LiveScan, command: FinishScan) -> None:
-        self._recorder.end(live, command.state, command.reason)
+        self._recorder.end(live, command.state, reason=command.reason)

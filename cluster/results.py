@@ -81,7 +81,7 @@ class ResultFile:
         end = self._edges[-1]
         edges = []
         for image in images:
-            end += _write(self._fd, encode_image(image), end)
+            end += _write(self._fd, encode_image(image), offset=end)
             edges.append(end)
         with self._changed:
             self._edges += edges
@@ -124,7 +124,7 @@ class ResultFile:
             return self.count > number
 
 
-def _write(fd: int, data: bytes, offset: int) -> int:
+def _write(fd: int, data: bytes, *, offset: int) -> int:
     view = memoryview(data)
     done = 0
     while done < len(view):

@@ -25,7 +25,7 @@ class RunTable:
     def __len__(self) -> int:
         return len(self._first)
 
-    def add(self, offset: int, stride: int, count: int) -> None:
+    def add(self, offset: int, *, stride: int, count: int) -> None:
         """`count` further messages from byte `offset` on, `stride` bytes each."""
         if not self._continues(offset, stride):
             self._first.append(self.readouts)
@@ -55,10 +55,10 @@ class RunTable:
         places = offset[run] + (rows - first[run]) * stride[run]
         steps = np.diff(places)
         steps[np.diff(run) != 0] = 0  # never one extent over two runs: something else lies between
-        return tuple(_regular(places, steps, stride[run]))
+        return tuple(_regular(places, steps, sizes=stride[run]))
 
 
-def _regular(places: Numbers, steps: Numbers, sizes: Numbers) -> list[Extent]:
+def _regular(places: Numbers, steps: Numbers, *, sizes: Numbers) -> list[Extent]:
     """Cut `places` greedily into stretches of one step; a step of 0 separates."""
     extents: list[Extent] = []
     changes = [*(np.flatnonzero(steps[1:] != steps[:-1]) + 1).tolist(), len(steps)]

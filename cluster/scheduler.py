@@ -148,7 +148,7 @@ class Scheduler:
             return []
         scan.frames += 1
         if too_large := oversize(event.bytes_needed, self._budgets.values()):
-            return self._finish(scan, State.FAILED, too_large)
+            return self._finish(scan, State.FAILED, reason=too_large)
         self._arrivals += 1
         order = (scan.priority, scan.deadline, self._arrivals)
         self._wait(_Work(scan, event, order, key=event.key))
@@ -163,10 +163,10 @@ class Scheduler:
 
     def _cancelled(self, event: ScanCancelled, _now: float) -> list[Command]:
         scan = self._scans.get(event.scan)
-        return self._finish(scan, State.CANCELLED, "cancelled on request") if scan else []
+        return self._finish(scan, State.CANCELLED, reason="cancelled on request") if scan else []
 
     def _wait(self, work: _Work) -> None:
-        work.scan.waiting[work.ready.frame.number] = self._queue.push(work, work.order, work.key)
+        work.scan.waiting[work.ready.frame.number] = self._queue.push(work, order=work.order, key=work.key)
 
     def _mark(self, scan: _Scan) -> list[Command]:
         """A scan runs once all of it is in and its first frame has started."""
@@ -179,9 +179,10 @@ class Scheduler:
         """End the scan if nothing of it is left to do."""
         if scan.received is None or scan.settled < scan.frames:
             return []
-        return self._finish(scan, *_outcome(scan, scan.received))
+        state, reason = _outcome(scan, scan.received)
+        return self._finish(scan, state, reason=reason)
 
-    def _finish(self, scan: _Scan, state: State, reason: str) -> list[Command]:
+    def _finish(self, scan: _Scan, state: State, *, reason: str) -> list[Command]:
         for entry in scan.waiting.values():
             self._queue.drop(entry)
         del self._scans[scan.name]
@@ -252,7 +253,9 @@ class Scheduler:
             work.key = ("alone", work.order)
             if work.losses >= self._rules.attempts:
                 number = work.ready.frame.number
-                return self._finish(work.scan, State.DEAD, f"frame {number} lost {work.losses} workers: {reason}")
+                return self._finish(
+                    work.scan, State.DEAD, reason=f"frame {number} lost {work.losses} workers: {reason}"
+                )
         if self._alive(work):
             self._wait(work)
         return []
@@ -264,12 +267,12 @@ class Scheduler:
         while entry := self._queue.first():
             work = entry.item
             if too_large := oversize(work.ready.bytes_needed, self._budgets.values()):
-                commands += self._finish(work.scan, State.FAILED, too_large)
+                commands += self._finish(work.scan, State.FAILED, reason=too_large)
                 continue
             worker = self._place(work.ready.bytes_needed)
             if worker is None:
                 break
-            commands += self._start(worker, self._gather(work, worker), now)
+            commands += self._start(worker, self._gather(work, worker), now=now)
         return commands
 
     def _place(self, bytes_needed: int) -> _Worker | None:
@@ -296,7 +299,7 @@ class Scheduler:
 
         return tuple(self._queue.take(first.key, more))
 
-    def _start(self, worker: _Worker, works: tuple[_Work, ...], now: float) -> list[Command]:
+    def _start(self, worker: _Worker, works: tuple[_Work, ...], *, now: float) -> list[Command]:
         self._batches += 1
         frames = tuple(work.ready.frame for work in works)
         batch = Batch(self._batches, works[0].ready.key, works[0].ready.recipe, frames)

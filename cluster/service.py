@@ -63,49 +63,60 @@ def rules(config: ClusterConfig) -> Rules:
     )
 
 
+def open_spool(config: ClusterConfig) -> Spool:
+    """The spool that the configuration describes."""
+    return Spool(
+        config.spool_folder,
+        sync_bytes=config.spool_sync_bytes,
+        unsynced_bytes=config.spool_unsynced_bytes,
+        free_bytes=config.spool_free_bytes,
+    )
+
+
 class Service:
     """One server's cluster: spool, ledger, results, scheduler and workers joined. `start` before use, `close` after."""
 
-    def __init__(self, config: ClusterConfig, workers: Workers, clocks: Clocks = Clocks()) -> None:
+    def __init__(self, config: ClusterConfig, workers: Workers, *, clocks: Clocks = Clocks()) -> None:
         self.config = config
         self.workers = workers
         self._clocks = clocks
         self._lives: dict[str, LiveScan] = {}
         self._lives_lock = threading.Lock()
         self._draining = self._stopping = False
-        self._spool = Spool(
-            config.spool_folder,
-            sync_bytes=config.spool_sync_bytes,
-            unsynced_bytes=config.spool_unsynced_bytes,
-            free_bytes=config.spool_free_bytes,
-        )
+        self._spool = open_spool(config)
         self._ledger = Ledger(config.ledger_path)
         self._results = ResultStore(config.results_folder, wire_limits(config))
         self._feed = Feed(config.subscription_events)
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
-        self._recorder = Recorder(config, self._ledger, self._feed, clocks.wall_s, ended=self._ended)
-        self._storer = Storer(config, self._lives, self._recorder, self._feed, clocks.wall_s)
-        self._loop = Loop(
-            Scheduler(rules(config)),
-            Do(workers, self._storer, self._metrics),
-            clocks.steady_s,
-            capacity=config.event_queue_events,
-            tick_s=config.tick_s,
-        )
+        self._recorder = Recorder(config, self._ledger, feed=self._feed, clock=clocks.wall_s, ended=self._ended)
+        self._storer = Storer(config, self._lives, recorder=self._recorder, feed=self._feed, clock=clocks.wall_s)
+        self._loop = self._make_loop()
         self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
-            "replay", self._replay, lambda: None, capacity=config.max_scans_in_flight, tick_s=config.tick_s
+            "replay", self._replay, capacity=config.max_scans_in_flight, tick_s=config.tick_s
         )
-        self._desk = Desk(
-            config,
+        self._desk = self._make_desk()
+        self._stages = (self._replays, self._loop, self._storer, self._recorder)
+
+    def _make_loop(self) -> Loop:
+        return Loop(
+            Scheduler(rules(self.config)),
+            Do(self.workers, self._storer, metrics=self._metrics),
+            clock=self._clocks.steady_s,
+            capacity=self.config.event_queue_events,
+            tick_s=self.config.tick_s,
+        )
+
+    def _make_desk(self) -> Desk:
+        return Desk(
+            self.config,
             self._spool,
             self._recorder,
-            self._loop.post,
-            self._wait_for_room,
-            clocks.wall_s,
-            self._forget,
-            lambda: self._stopping,
+            post=self._loop.post,
+            wait_for_room=self._wait_for_room,
+            clock=self._clocks.wall_s,
+            forget=self._forget,
+            stopping=lambda: self._stopping,
         )
-        self._stages = (self._replays, self._loop, self._storer, self._recorder)
 
     def start(self) -> None:
         """Start threads and workers, and take up the scans that a previous server left unfinished."""
@@ -184,7 +195,7 @@ class Service:
         with self._lives_lock:
             self._admit(None)
             live = self._lives[scan_id] = LiveScan(_fresh(old), self._results)
-        self._again(live, old, "requeued")
+        self._again(live, old, line="requeued")
         return live.record
 
     def log(self, scan_id: str) -> list[LogLine]:
@@ -286,7 +297,7 @@ class Service:
         if opened:
             self._loop.post(ScanCancelled(live.record.id))
         else:
-            self._recorder.end(live, State.CANCELLED, "cancelled on request")
+            self._recorder.end(live, State.CANCELLED, reason="cancelled on request")
 
     def _ended(self, live: LiveScan, record: ScanRecord) -> None:
         if live.opened:
@@ -317,9 +328,9 @@ class Service:
         ]
         for old in [*self._ledger.unfinished(), *orphans]:
             live = self._lives[old.id] = LiveScan(_fresh(old), self._results)
-            self._again(live, old, "taken up after a restart")
+            self._again(live, old, line="taken up after a restart")
 
-    def _again(self, live: LiveScan, old: ScanRecord, line: str) -> None:
+    def _again(self, live: LiveScan, old: ScanRecord, *, line: str) -> None:
         self._recorder.write(live, line)
         self._replays.put((live, old))
 
@@ -332,7 +343,7 @@ class Service:
 class Do:
     """Carries out the scheduler's commands; nothing here waits for a worker or a disk."""
 
-    def __init__(self, workers: Workers, storer: Storer, metrics: Metrics) -> None:
+    def __init__(self, workers: Workers, storer: Storer, *, metrics: Metrics) -> None:
         self._workers = workers
         self._storer = storer
         self._metrics = metrics

@@ -207,13 +207,13 @@ def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:
                     f"the raw data of scan {path.stem} end at byte {size}, a frame needs byte {last}: send it again"
                 )
             last = min(size, max(extent.offset + extent.bytes for extent in extents))
-            view = _map(file.fileno(), first, last - first, populate=2 * wanted > last - first)
+            view = _map(file.fileno(), offset=first, length=last - first, populate=2 * wanted > last - first)
     except OSError as error:
         raise FileError(f"the raw data of scan {path.stem} cannot be read ({error}): send it again") from error
     return [view[extent.offset - first : extent.offset - first + extent.bytes] for extent in extents]
 
 
-def _map(fd: int, offset: int, length: int, *, populate: bool) -> memoryview:
+def _map(fd: int, *, offset: int, length: int, populate: bool) -> memoryview:
     # Populating maps every page in one system call; not worth it where most of the span is other frames.
     flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
     return memoryview(mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=offset))

@@ -54,7 +54,7 @@ class Step:
 class ScanStream:
     """One scan's stream: bytes in, frames out. `method` is as asked for, "auto" leaves it to the stream."""
 
-    def __init__(self, scan: str, spool: Path, config: ClusterConfig, *, method: str) -> None:
+    def __init__(self, scan: str, spool: Path, *, config: ClusterConfig, method: str) -> None:
         self.closed = False
         self.silent = True  # nothing but queries came
         self.header: ScanHeader | None = None
@@ -153,7 +153,7 @@ class ScanStream:
         if self._assembler is None:
             raise ScanError(f"a readout came at byte {message.offset} before the header: send the header first")
         count = len(message.readouts.head)
-        self._runs.add(message.offset, message.stride, count)
+        self._runs.add(message.offset, stride=message.stride, count=count)
         if self._runs.readouts > self._config.scan_readouts:
             raise LimitError(f"the scan has more than {self._config.scan_readouts} readouts, the limit here: split it")
         self.silent = False

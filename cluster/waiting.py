@@ -57,7 +57,7 @@ class WaitingQueue(Generic[T]):
     def __len__(self) -> int:
         return self._all.live
 
-    def push(self, item: T, order: Order, key: Hashable) -> Waiting[T]:
+    def push(self, item: T, *, order: Order, key: Hashable) -> Waiting[T]:
         """Add an item; the entry returned is what `drop` takes."""
         entry = Waiting(order, key, item)
         self._all.push(entry)

@@ -41,7 +41,7 @@ class WorkerSettings:
 class Worker:
     """One worker: `run` does one batch after the other, in one thread."""
 
-    def __init__(self, name: str, settings: WorkerSettings, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, name: str, settings: WorkerSettings, *, clock: Callable[[], float] = time.perf_counter) -> None:
         """Raises DeviceError where the device cannot be used."""
         self.name = name
         self._settings = settings
@@ -64,7 +64,7 @@ class Worker:
     def _frame(self, frame: FrameRef, recipe: Recipe) -> FrameImages:
         stages: list[tuple[str, float]] = []
         try:
-            images = self._images(frame, recipe, stages)
+            images = self._images(frame, recipe, stages=stages)
         except ReconError as error:
             return FrameImages(frame, (), str(error), tuple(stages))
         except Exception as error:
@@ -74,7 +74,7 @@ class Worker:
             return FrameImages(frame, (), reason, tuple(stages))
         return FrameImages(frame, images, "", tuple(stages))
 
-    def _images(self, frame: FrameRef, recipe: Recipe, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
+    def _images(self, frame: FrameRef, recipe: Recipe, *, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
         start = self._clock()
         header = self._header(frame)
         readouts = read_readouts(frame.spool, frame.readouts)

@@ -78,7 +78,7 @@ class Lane:
     held is given back before the new one is announced. One that dies before it was ready is started again here.
     """
 
-    def __init__(self, name: str, spawn: Callable[[str], Child], post: Post, *, start_timeout_s: float) -> None:
+    def __init__(self, name: str, spawn: Callable[[str], Child], *, post: Post, start_timeout_s: float) -> None:
         self.name = name
         self._spawn = spawn
         self._post = post
@@ -204,7 +204,9 @@ class Lanes:
 
     def start(self, post: Post) -> None:
         """See Workers."""
-        self._lanes = {name: Lane(name, self.spawn, post, start_timeout_s=self._start_timeout_s) for name in self.names}
+        self._lanes = {
+            name: Lane(name, self.spawn, post=post, start_timeout_s=self._start_timeout_s) for name in self.names
+        }
         for lane in self._lanes.values():
             lane.start()
 
@@ -225,7 +227,7 @@ class Lanes:
 class ProcessChild:
     """A Python process of ours at the other end of a socket pair."""
 
-    def __init__(self, name: str, settings: WorkerSettings, environment: Mapping[str, str]) -> None:
+    def __init__(self, name: str, settings: WorkerSettings, *, environment: Mapping[str, str]) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
@@ -292,7 +294,8 @@ class ProcessWorkers(Lanes):
 
     def spawn(self, name: str) -> ProcessChild:
         """Start a process for `name`."""
-        return ProcessChild(name, self._settings, child_environment(self._settings, os.environ, sys.path))
+        environment = child_environment(self._settings, os.environ, search_path=sys.path)
+        return ProcessChild(name, self._settings, environment=environment)
 
     def pid(self, worker: str) -> int:
         """The process of a worker, for operators and tests."""
@@ -301,7 +304,7 @@ class ProcessWorkers(Lanes):
 
 
 def child_environment(
-    settings: WorkerSettings, environment: Mapping[str, str], search_path: Sequence[str]
+    settings: WorkerSettings, environment: Mapping[str, str], *, search_path: Sequence[str]
 ) -> dict[str, str]:
     """The environment of a worker's process: as many threads as it was given, and modules found where we find them.
 

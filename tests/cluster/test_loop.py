@@ -12,7 +12,7 @@ from recon.errors import RefusedError
 
 def test_items_come_in_order_and_after_follows() -> None:
     seen: list[object] = []
-    stage: Stage[int] = Stage("test", seen.append, lambda: seen.append("after"), capacity=100, tick_s=60.0)
+    stage: Stage[int] = Stage("test", seen.append, after=lambda: seen.append("after"), capacity=100, tick_s=60.0)
     for number in range(10):
         stage.put(number)
     stage.start()
@@ -23,7 +23,7 @@ def test_items_come_in_order_and_after_follows() -> None:
 
 def test_after_comes_with_time_alone() -> None:
     ticked = threading.Event()
-    stage: Stage[int] = Stage("test", lambda item: None, ticked.set, capacity=1, tick_s=0.01)
+    stage: Stage[int] = Stage("test", lambda item: None, after=ticked.set, capacity=1, tick_s=0.01)
     stage.start()
     assert ticked.wait(5.0)
     stage.close()
@@ -36,7 +36,7 @@ def test_full_queue_makes_who_puts_wait() -> None:
         going.wait()
         seen.append(item)
 
-    stage: Stage[int] = Stage("test", each, lambda: None, capacity=2, tick_s=60.0)
+    stage: Stage[int] = Stage("test", each, capacity=2, tick_s=60.0)
     stage.start()
     writer = threading.Thread(target=lambda: [stage.put(number) for number in range(600)])
     writer.start()
@@ -57,7 +57,7 @@ def test_a_defect_stops_neither_the_stage_nor_other_items(caplog: pytest.LogCapt
             raise ValueError("a defect")
         seen.append(item)
 
-    stage: Stage[int] = Stage("test", each, lambda: None, capacity=10, tick_s=60.0)
+    stage: Stage[int] = Stage("test", each, capacity=10, tick_s=60.0)
     for number in range(3):
         stage.put(number)
     stage.start()
@@ -67,7 +67,7 @@ def test_a_defect_stops_neither_the_stage_nor_other_items(caplog: pytest.LogCapt
 
 
 def test_closed_stage_refuses() -> None:
-    stage: Stage[int] = Stage("test", lambda item: None, lambda: None, capacity=1, tick_s=60.0)
+    stage: Stage[int] = Stage("test", lambda item: None, capacity=1, tick_s=60.0)
     stage.start()
     stage.close()
     with pytest.raises(RefusedError, match="the server has stopped: try again when it runs"):

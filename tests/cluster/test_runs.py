@@ -18,7 +18,7 @@ def table(runs: list[tuple[int, int, int]]) -> tuple[RunTable, list[tuple[int, i
     made, places, offset = RunTable(), [], 0
     for gap, size, count in runs:
         offset += gap
-        made.add(offset, size, count)
+        made.add(offset, stride=size, count=count)
         places += [(offset + size * number, size) for number in range(count)]
         offset += size * count
     return made, places

@@ -55,7 +55,7 @@ DATA = b"".join(
 
 def make(path: Path, *, method: str = "auto", **changes: object) -> ScanStream:
     config = replace(ClusterConfig(receive_buffer_bytes=1 << 16), **changes)  # type: ignore[arg-type]
-    return ScanStream("s", path, config, method=method)
+    return ScanStream("s", path, config=config, method=method)
 
 
 def pour(stream: ScanStream, data: bytes, cuts: Iterable[int] = ()) -> list[Step]:

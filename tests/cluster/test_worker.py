@@ -25,7 +25,9 @@ def ready(tmp_path: Path) -> list[FrameReady]:
     path = tmp_path / "s.mrd"
     path.write_bytes(data)
     return (
-        ScanStream("s", path, ClusterConfig(), method='{"method":"fft","whiten":false}').feed(memoryview(data)).frames
+        ScanStream("s", path, config=ClusterConfig(), method='{"method":"fft","whiten":false}')
+        .feed(memoryview(data))
+        .frames
     )
 
 

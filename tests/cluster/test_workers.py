@@ -34,7 +34,7 @@ def batches(folder: Path, count: int = 1) -> list[Batch]:
     data = scans.stream(FRAMES)
     path = folder / "s.mrd"
     path.write_bytes(data)
-    ready = ScanStream("s", path, ClusterConfig(), method="auto").feed(memoryview(data)).frames
+    ready = ScanStream("s", path, config=ClusterConfig(), method="auto").feed(memoryview(data)).frames
     frames = tuple(frame.frame for frame in ready)
     return [Batch(number, "k", ready[0].recipe, frames) for number in range(count)]
 
@@ -186,7 +186,7 @@ def test_processes_end_with_their_server() -> None:
 
 
 def test_environment_gives_every_library_the_same_threads() -> None:
-    made = child_environment(WorkerSettings(threads=3), {"HOME": "/h", "OMP_NUM_THREADS": "9"}, ["", "/a"])
+    made = child_environment(WorkerSettings(threads=3), {"HOME": "/h", "OMP_NUM_THREADS": "9"}, search_path=["", "/a"])
     assert made == {
         "HOME": "/h",
         "OMP_NUM_THREADS": "3",
