@@ -374,8 +374,9 @@ async def _images(context: Context, scan: str, start: int, *, follow: bool) -> A
     service, quiet_s = context.service, 0.0
     slice_s = min(_SLICE_S, service.config.keep_alive_s) if follow else 0.0
     while True:
-        record = service.scan(scan)  # looked at first: what it had stored by its end is then among the images below
-        stored = service.follow(scan, start=start, timeout_s=slice_s)
+        # The record first: what was stored by the end of the scan is then among the images below.
+        record = await _waiting(context, partial(service.scan, scan))
+        stored = await _waiting(context, partial(service.follow, scan, start=start, timeout_s=slice_s))
         while data := await _waiting(context, partial(next, stored, b"")):
             yield data
             start, quiet_s = start + 1, 0.0
@@ -414,12 +415,12 @@ async def get_scan_events(context: ContextOf, scan: str) -> Response:
 
 async def _events(context: Context, scan: str) -> AsyncIterator[bytes]:
     service, quiet_s = context.service, 0.0
-    subscription = service.events(scan or None)
+    subscription = await _waiting(context, partial(service.events, scan or None))
     try:
         yield b": events follow\n\n"
         final = False
         if scan:
-            record = service.scan(scan)
+            record = await _waiting(context, partial(service.scan, scan))
             final = record.state.final
             yield _event("state", {"scan": scan, "state": record.state.value, "images": record.images})
         while not (final or context.stopping):
@@ -674,7 +675,9 @@ class HttpGateway:
         self._context.sockets.cut()
         self._server.config.timeout_graceful_shutdown = math.ceil(timeout_s)
         self._server.should_exit = True
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._listener.close()
 
     def _run(self) -> None:
         self._server.run(sockets=[self._listener])

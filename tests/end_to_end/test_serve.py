@@ -235,6 +235,14 @@ def test_what_it_refuses_to_start_with(tmp_path: Path) -> None:
     assert "--workers is 'none', expected auto or a number from 1 on" in answer.stderr
 
 
+def test_a_ray_that_is_not_there_is_a_reason(tmp_path: Path) -> None:
+    words = ("--data", str(tmp_path), "--mrd", "127.0.0.1:0", "--http", "127.0.0.1:0", "--device", "cpu")
+    answer = fails(*words, "--ray", "127.0.0.1:1")
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("Ray at '127.0.0.1:1' cannot be used")
+    assert answer.stderr.count("\n") == 1
+
+
 def test_an_open_address_is_served_when_that_is_wanted(tmp_path: Path) -> None:
     config = tmp_path / "server.toml"
     config.write_text('mrd = "0.0.0.0:0"\nworkers = 1\nray = "off"\ndevice = "cpu"\nexposure = "open"\n')
