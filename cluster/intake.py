@@ -34,7 +34,7 @@ class Desk:
     spool: Spool
     recorder: Recorder
     post: Callable[[Event], None]
-    wait_for_room: Callable[[], None]
+    wait_for_room: Callable[[], bool]  # waits a moment; whether a further frame may be queued
     clock: Callable[[], float]
     forget: Callable[[LiveScan], None]  # nothing came of it: as if it had never been there
     stopping: Callable[[], bool]  # the server is about to end: what is not done now is taken up by the next
@@ -54,7 +54,8 @@ class Reception:
         if self.stream.header is not None and not self.live.opened:
             self._open()
         for frame in step.frames:
-            self.desk.wait_for_room()
+            while not (self.desk.wait_for_room() or self.over or self.desk.stopping()):
+                pass
             self.desk.post(frame)
         if step.frames:
             self.live.update(
@@ -64,6 +65,11 @@ class Reception:
             self.warn(text)
         if step.error is not None:
             raise step.error
+
+    @property
+    def over(self) -> bool:
+        """Whether somebody ended the scan: cancelled it, or found it impossible."""
+        return self.live.cancelled or self.live.ended.is_set()
 
     def warn(self, text: str) -> None:
         """Put a remark into record and log, once."""
@@ -234,8 +240,8 @@ class Intake:
             raise EndedError(f"scan {self.scan_id} has ended ({reason}): send the data as a new scan")
 
     def _stopped(self) -> bool:
-        """Whether somebody ended the scan: cancelled it, or found it impossible. What came so far is kept."""
-        if not (self._live.cancelled or self._live.ended.is_set()):
+        """Whether somebody ended the scan. What came so far is kept."""
+        if not self._reception.over:
             return False
         self._over = True
         self._settle()

@@ -70,7 +70,10 @@ class RayChild:
 
     def send(self, batch: Batch) -> None:
         """See Child."""
-        self._pending.put(self._actor.run.remote(batch))
+        try:
+            self._pending.put(self._actor.run.remote(batch))
+        except self._ray.exceptions.RayError as error:
+            raise ChildLostError(f"its actor ended ({type(error).__name__})") from error
 
     def receive(self) -> BatchDone:
         """See Child."""
@@ -144,7 +147,10 @@ class RayWorkers(Lanes):
 
     def spawn(self, name: str) -> RayChild:
         """Start an actor for `name`."""
-        return RayChild(self._ray, name, settings=self._settings)
+        try:
+            return RayChild(self._ray, name, settings=self._settings)
+        except self._ray.exceptions.RayError as error:
+            raise ChildLostError(f"no actor could be started ({error})") from error
 
     def stop(self) -> None:
         """See Workers."""

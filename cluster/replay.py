@@ -28,7 +28,7 @@ def _feed(reception: Reception) -> None:
     path = reception.desk.spool.path(live.record.id)
     try:
         with path.open("rb", buffering=0) as file:
-            while not (stream.closed or live.cancelled or live.ended.is_set() or reception.desk.stopping()):
+            while not (stream.closed or reception.over or reception.desk.stopping()):
                 count = file.readinto(stream.get_buffer())
                 if not count:
                     break

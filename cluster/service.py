@@ -314,10 +314,8 @@ class Service:
         queue: dict[str, int] = self._loop.look()["queue"]
         return queue
 
-    def _wait_for_room(self) -> None:
-        while not self._loop.wait_for_room(self.config.max_frames_queued, timeout_s=self.config.tick_s):
-            if self._stopping:
-                return
+    def _wait_for_room(self) -> bool:
+        return self._loop.wait_for_room(self.config.max_frames_queued, timeout_s=self.config.tick_s)
 
     def _resume(self) -> None:
         known = self._ledger.ids()

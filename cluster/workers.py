@@ -134,22 +134,22 @@ class Lane:
         """One life from start to end; whether it became ready."""
         self._replace.clear()
         self._inbox = queue.SimpleQueue()
-        child = self._born()
         try:
+            child = self._born()
             ready = child.announce(self._start_timeout_s)
         except ChildLostError as error:
             if not self._stop.is_set():
                 _log.error("worker %s did not start: %s", self.name, error)
             self._buried()
-            child.close()
             return False
         self._post(ready)
         sender = threading.Thread(target=self._send, args=(child, self._inbox), name=f"to-{self.name}", daemon=True)
         sender.start()
-        self._receive(child)
+        reason = self._receive(child)
         self._inbox.put(None)
+        child.kill()
         sender.join()
-        child.close()
+        self._mourn(reason)
         return True
 
     def _born(self) -> Child:
@@ -160,14 +160,16 @@ class Lane:
                 child.kill()
         return child
 
-    def _receive(self, child: Child) -> None:
+    def _receive(self, child: Child) -> str:
+        """Pass results on until the child is gone; says how it went."""
         try:
             while True:
                 self._post(child.receive())
         except ChildLostError as error:
-            self._mourn(str(error))
+            return str(error)
 
     def _mourn(self, reason: str) -> None:
+        """Tell of a death that nobody asked for, and wait for the order to begin again."""
         with self._lock:
             wanted = self._replace.is_set()
         self._buried()
@@ -178,8 +180,10 @@ class Lane:
 
     def _buried(self) -> None:
         with self._lock:
-            self._kill()
-            self._child = None
+            child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            child.close()
 
     @staticmethod
     def _send(child: Child, inbox: queue.SimpleQueue[Batch | None]) -> None:
@@ -199,7 +203,7 @@ class Lanes:
         self._lanes: dict[str, Lane] = {}
 
     def spawn(self, name: str) -> Child:
-        """Begin one life of a worker."""
+        """Begin one life of a worker; raises ChildLostError where that is not possible now."""
         raise NotImplementedError
 
     def start(self, post: Post) -> None:
@@ -295,7 +299,10 @@ class ProcessWorkers(Lanes):
     def spawn(self, name: str) -> ProcessChild:
         """Start a process for `name`."""
         environment = child_environment(self._settings, os.environ, search_path=sys.path)
-        return ProcessChild(name, self._settings, environment=environment)
+        try:
+            return ProcessChild(name, self._settings, environment=environment)
+        except OSError as error:
+            raise ChildLostError(f"no process could be started ({error})") from error
 
     def pid(self, worker: str) -> int:
         """The process of a worker, for operators and tests."""

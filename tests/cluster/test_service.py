@@ -342,6 +342,28 @@ def test_no_more_scans_than_allowed_are_in_flight(tmp_path: Path) -> None:
         service.open_scan(ScanRequest("tcp"))
 
 
+def test_full_queue_slows_the_sender_down(tmp_path: Path) -> None:
+    with scans.serving(tmp_path, NoWorkers(), max_frames_queued=3) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        told: list[Exception] = []
+
+        def sender() -> None:
+            try:
+                scans.send(intake, scans.stream(scans.frames(9)), chunk=12 * 822)
+            except EndedError as error:
+                told.append(error)
+
+        thread = threading.Thread(target=sender)
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert 3 <= service.cluster()["queue"]["routine"] <= 4
+        service.cancel(intake.scan_id)
+        thread.join(10.0)
+        assert not thread.is_alive()
+        assert told
+
+
 def test_draining_takes_no_scan_and_waits_for_those_in_flight(service: Service) -> None:
     data = scans.stream(scans.frames(2))
     intake = service.open_scan(ScanRequest("tcp"))
