@@ -38,7 +38,7 @@ class ClusterConfig:
     http: str = _text("127.0.0.1:8080", "HOST:PORT of the HTTP gateway; port 0 takes a free one")
     exposure: str = _text("loopback", "open: serve any address without TLS and tokens", "loopback", "open")
 
-    device: str = _text("auto", "where reconstructions run", "auto", "cpu", "cuda")
+    device: str = _text("auto", "where reconstructions run", "auto", "cpu", "cpu:scipy", "cuda")
     ray: str = _text("local", "local (embedded), auto, an address, off (plain processes)")
     workers: int = _limit(0, 0, 1024, "number of workers; 0 is one per GPU, or one per CPU core")
     threads_per_worker: int = _limit(1, 1, 256, "CPU threads of one worker")

@@ -98,8 +98,9 @@ def make_workers(config: ClusterConfig) -> Workers:
 
 
 def device_of(config: ClusterConfig) -> str:
-    """cpu or cuda; raises DeviceError when what was asked for is not there."""
-    return open_device(config.device).device.partition(":")[0]
+    """What each worker opens: cpu, cpu:scipy, or cuda (Ray shows each one its own GPU); raises DeviceError."""
+    device = open_device(config.device).device
+    return "cuda" if device.startswith("cuda") else device
 
 
 def worker_count(config: ClusterConfig) -> int:

@@ -53,7 +53,7 @@ def test_every_number_is_bounded_and_its_default_inside(item) -> None:
         ("workers = 1.5", "workers is 1.5, expected a whole number: correct it"),
         ("workers = true", "workers is True, expected a number: correct it"),
         ("device = 1", "device is 1, expected a text: correct it"),
-        ('device = "tpu"', "device is 'tpu', expected one of auto, cpu, cuda: correct it"),
+        ('device = "tpu"', "device is 'tpu', expected one of auto, cpu, cpu:scipy, cuda: correct it"),
         (
             "spool_unsynced_bytes = 1048576",
             "spool_unsynced_bytes is 1048576, less than spool_sync_bytes 33554432: raise it, or nothing could be",
