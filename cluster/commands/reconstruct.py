@@ -30,7 +30,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("reconstruct", help="reconstruct a file in this process, without a server")
     parser.add_argument("file", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
     parser.add_argument("--method", default=AUTO, metavar="NAME", help="recipe by name or as JSON (default: auto)")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute")
+    parser.add_argument(
+        "--device", default="auto", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute"
+    )
     parser.add_argument("--out", type=Path, metavar="PATH", help="images as .h5, .png, or DICOM in a folder")
 
 

@@ -24,7 +24,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--mrd", metavar="HOST:PORT", help="MRD over TCP (default: 127.0.0.1:9002); port 0: a free one")
     parser.add_argument("--http", metavar="HOST:PORT", help="HTTP (default: 127.0.0.1:8080); port 0: a free one")
     parser.add_argument("--workers", metavar="N|auto", help="how many; auto: one per GPU, or per share of the CPUs")
-    parser.add_argument("--device", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute (default: auto)")
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute (default: auto)"
+    )
     parser.add_argument("--ray", metavar="local|auto|ADDRESS|off", help="which Ray; off: plain processes instead")
     parser.add_argument(
         "--allow-insecure", action="store_true", help="serve addresses that other machines reach without TLS and tokens"
