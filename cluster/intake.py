@@ -128,6 +128,7 @@ class Intake:
         self._reported = (0, 0)  # bytes, readouts
         self._over = False
         self._kept = False
+        self._spliced = False
 
     @property
     def closed(self) -> bool:
@@ -159,12 +160,24 @@ class Intake:
 
         Raises ReconError on bad input, and EndedError when the scan was ended meanwhile; what came is kept.
         """
-        return self._take(self._buffer[:count], lambda: self._stream.received(count))
+        return self._take(lambda file: file.append(self._buffer[:count]), lambda _: self._stream.received(count))
 
     def feed(self, data: bytes | bytearray | memoryview) -> list[Message]:
         """The same for bytes that the caller holds."""
         view = memoryview(data).cast("B")
-        return self._take(view, lambda: self._stream.feed(view))
+        return self._take(lambda file: file.append(view), lambda _: self._stream.feed(view))
+
+    def receive(self, source: int) -> tuple[int, list[Message]]:
+        """Keep and understand what waits in the socket with descriptor `source`, without a receive buffer of ours.
+
+        Returns the number of bytes, 0 when the sender ended, and messages as `received` does. Raises what that raises,
+        BlockingIOError when nothing waits, and OSError as the socket does. A scan comes this way from its first byte to
+        its last, or not at all.
+        """
+        before = self._bytes
+        self._spliced = True
+        messages = self._take(lambda file: file.splice(source, most=self._desk.config.receive_buffer_bytes), self._read)
+        return self._bytes - before, messages
 
     def finish(self, *, reason: str = "") -> ScanRecord:
         """No more bytes come. All are on disk when this returns; raises ReconError when they do not make a scan.
@@ -207,11 +220,10 @@ class Intake:
         if not (self._over or self._stopped()):
             self._fail(error)
 
-    def _take(self, view: memoryview, decode: Callable[[], Step]) -> list[Message]:
+    def _take(self, keep: Callable[[SpoolFile], None], decode: Callable[[SpoolFile], Step]) -> list[Message]:
         self._check()
         try:
-            self._keep(view)
-            step = decode()
+            step = decode(self._keep(keep))
             if step.frames or step.messages or step.error:
                 self._reception.take(step)
                 self._report()
@@ -220,19 +232,26 @@ class Intake:
         except ReconError as error:
             self._fail(error)
             raise
+        except OSError:
+            raise  # the socket's: whether the scan goes on is for the transport to decide
         except Exception as error:
             # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
             self._fail(ReconError(f"internal error {type(error).__name__} while receiving: see the server's log"))
             raise
         return step.messages
 
-    def _keep(self, view: memoryview) -> None:
+    def _keep(self, keep: Callable[[SpoolFile], None]) -> SpoolFile:
         if self._file is None:
             self._file = self._desk.spool.create(self.scan_id)
-        self._file.append(view)
-        self._bytes += len(view)
+        keep(self._file)
+        self._bytes = self._file.size
         if self._bytes > self._desk.config.scan_bytes:
             raise LimitError(f"the scan has more than {self._desk.config.scan_bytes} bytes, the limit here: split it")
+        return self._file
+
+    def _read(self, file: SpoolFile) -> Step:
+        position = self._stream.position
+        return self._stream.read(file.view(position)) if file.size > position else Step()
 
     def _check(self) -> None:
         if self._over or self._stopped():
@@ -250,6 +269,8 @@ class Intake:
     def _ended(self) -> Step:
         if self._stream.header is None:
             raise HeaderError("the stream closed before a header came: send the header, then the readouts")
+        if self._spliced and self._file is not None and not self.closed:
+            self._stream.feed(self._file.view(self._stream.position))  # a message's beginning: to say what is missing
         return self._stream.finish()
 
     def _report(self) -> None:

@@ -1,15 +1,16 @@
 """Raw bytes of scans on disk, exactly as received, synced in the background while they come in.
 
-Copies of a byte here: one, from the receive buffer into the page cache (`os.write`). Readers map the file.
+Copies of a byte here: one, into the page cache, from a receive buffer (`append`) or from the socket (`splice`).
+Readers map the file.
 """
 
 from __future__ import annotations
 
 import errno
-import mmap
 import os
 import queue
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from numpy.typing import NDArray
 
 from cluster.events import Extent
 from cluster.job import DiskFullError
+from cluster.splicing import Pipes, Window, map_file
 from recon.errors import FileError, RefusedError
 from recon.mrd.wire import view_run
 from recon.scan import READOUT_HEAD, Readouts
 
-_PAGE = mmap.ALLOCATIONGRANULARITY
 _MESSAGE_BYTES = 2 + READOUT_HEAD.itemsize  # id and head of an acquisition message
 
 
@@ -38,6 +39,7 @@ class Spool:
         self._closed_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         self._open: dict[str, SpoolFile] = {}
         self._asked: queue.SimpleQueue[SpoolFile | None] = queue.SimpleQueue()
+        self.pipes = Pipes()
         self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
         self._thread.start()
 
@@ -85,6 +87,7 @@ class Spool:
         """Stop the background thread after what it was asked for."""
         self._asked.put(None)
         self._thread.join()
+        self.pipes.close()
 
     def _run(self) -> None:
         while (file := self._asked.get()) is not None:
@@ -99,22 +102,61 @@ class SpoolFile:
         self.path = spool.path(scan)
         self.size = 0
         self._spool = spool
-        self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         self._asked = 0  # bytes whose sync was asked for
         self._durable = 0
         self._pending = 0  # requests that the background thread has not answered
         self._error: OSError | None = None
         self._changed = threading.Condition()
+        self._window: Window | None = None
 
     def append(self, data: memoryview) -> None:
         """Write `data` at the end; waits while too much is not on the disk. Raises DiskFullError, RefusedError."""
         try:
-            written = os.write(self._fd, data)
+            written = os.pwrite(self._fd, data, self.size)
             while written < len(data):
-                written += os.write(self._fd, data[written:])
+                written += os.pwrite(self._fd, data[written:], self.size + written)
         except OSError as error:
             raise self._refusal(error) from error
-        self.size += written
+        self._grown(written)
+
+    def splice(self, source: int, *, most: int) -> None:
+        """Move what waits in the socket `source` to the end, inside the kernel, until there are `most` bytes or more.
+
+        Moves nothing if its sender has ended. Raises BlockingIOError when nothing waits, OSError as the socket does,
+        and what `append` raises.
+        """
+        if self._window is None:
+            self._window = self._open_window()
+        stop = self.size + most
+        moved = self._splice(source)
+        with suppress(BlockingIOError):
+            while moved and self.size < stop:
+                moved = self._splice(source)
+
+    def _splice(self, source: int) -> int:
+        with self._spool.pipes.borrow() as pipe:
+            count = pipe.fill(source)
+            try:
+                pipe.empty(self._fd, offset=self.size, count=count)
+            except OSError as error:
+                raise self._refusal(error) from error
+        self._grown(count)
+        return count
+
+    def view(self, start: int) -> memoryview:
+        """The spliced bytes from `start` on, read-only; those before are not asked for again."""
+        assert self._window is not None
+        return self._window.view(start, self.size)
+
+    def _open_window(self) -> Window:
+        try:
+            return Window(self._fd)
+        except OSError as error:
+            raise self._refusal(error) from error
+
+    def _grown(self, count: int) -> None:
+        self.size += count
         if self.size - self._asked >= self._spool.sync_bytes:
             self._ask()
 
@@ -195,7 +237,7 @@ def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:
 
     Raises FileError where the file does not hold them.
     """
-    first = min(extent.offset for extent in extents) // _PAGE * _PAGE
+    first = min(extent.offset for extent in extents)
     # What follows the last message of an extent with gaps is not needed, and may not be there.
     last = max(extent.offset + extent.stride * (extent.count - 1) + 1 for extent in extents)
     wanted = sum(extent.bytes for extent in extents)
@@ -207,16 +249,11 @@ def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:
                     f"the raw data of scan {path.stem} end at byte {size}, a frame needs byte {last}: send it again"
                 )
             last = min(size, max(extent.offset + extent.bytes for extent in extents))
-            view = _map(file.fileno(), offset=first, length=last - first, populate=2 * wanted > last - first)
+            # Not worth it where most of the span is other frames.
+            view = map_file(file.fileno(), start=first, stop=last, populate=2 * wanted > last - first)
     except OSError as error:
         raise FileError(f"the raw data of scan {path.stem} cannot be read ({error}): send it again") from error
     return [view[extent.offset - first : extent.offset - first + extent.bytes] for extent in extents]
-
-
-def _map(fd: int, *, offset: int, length: int, populate: bool) -> memoryview:
-    # Populating maps every page in one system call; not worth it where most of the span is other frames.
-    flags = mmap.MAP_SHARED | (mmap.MAP_POPULATE if populate else 0)
-    return memoryview(mmap.mmap(fd, length, flags=flags, prot=mmap.PROT_READ, offset=offset))
 
 
 def read_readouts(path: Path, extents: tuple[Extent, ...]) -> list[Readouts]:

@@ -94,6 +94,10 @@ class ScanStream:
         """Take in bytes that the caller holds."""
         return self._take(self._decoder.feed(data))
 
+    def read(self, data: memoryview) -> Step:
+        """Take in the whole messages at the start of `data`, which begins at byte `position` of the stream."""
+        return self._take(self._decoder.read(data))
+
     def finish(self) -> Step:
         """The stream came to its end: frames that nothing announced as complete."""
         step = Step()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import select
 import socket
 import threading
 import time
@@ -256,17 +257,21 @@ class Session:
 
     def _receive(self, intake: Intake, images: ImageSender) -> str:
         """Take in a scan up to its CLOSE; returns why the sender stopped before it, "" when it did not."""
+        readable = select.poll()
+        readable.register(self._connection, select.POLLIN)
+        self._connection.setblocking(False)
         while not intake.closed:
             try:
-                self._expect()
-                count = self._connection.recv_into(intake.get_buffer())
-            except TimeoutError:
-                return self._abort(intake, self._deadlines.reason())
+                if not readable.poll(1000 * self._deadlines.left_s()):
+                    return self._abort(intake, self._deadlines.reason())
+                count, messages = intake.receive(self._connection.fileno())
+            except BlockingIOError:
+                continue  # woken for nothing
             except OSError as error:
                 return self._abort(intake, f"the connection broke before the close message ({error}): send it again")
             if not count:
                 return self._abort(intake, "the sender left before the close message: send the scan again, to its end")
-            self._take(intake.received(count), images)
+            self._take(messages, images)
         intake.finish()
         return ""
 

@@ -518,6 +518,18 @@ class Decoder:
         if len(rest):
             self._buffer, self._start, self._stop = rest[at:].copy(), 0, len(rest) - at
 
+    def read(self, data: Buffer) -> Iterator[Message]:
+        """The whole messages at the start of `data`, read in place; what follows them is not kept but given again.
+
+        For a caller that has the stream in one piece, as in a mapped file: `data` begins at its byte `position`.
+        """
+        rest: Bytes = np.frombuffer(data, np.uint8)
+        at = 0
+        while at < len(rest) and (found := self._next(rest, at, stop=len(rest))):
+            message, size = found
+            at += size
+            yield message
+
     def finish(self) -> None:
         """Raises WireError if the stream stops inside a message."""
         have = self._stop - self._start

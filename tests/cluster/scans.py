@@ -23,7 +23,9 @@ from recon.scan import READOUT_HEAD, Encoding, Flag, Limit, Readouts, ScanHeader
 LINES, SAMPLES, COILS = 12, 20, 3  # unequal on purpose
 
 
-def header(*, repetitions: int = 1, slices: int = 1, lines: int = LINES, samples: int = SAMPLES) -> ScanHeader:
+def header(
+    *, repetitions: int = 1, slices: int = 1, lines: int = LINES, samples: int = SAMPLES, coils: int = COILS
+) -> ScanHeader:
     """A 2-D Cartesian header without oversampling."""
     space = Space((1, lines, samples), (5.0, 120.0, 200.0))
     limits = {
@@ -31,7 +33,7 @@ def header(*, repetitions: int = 1, slices: int = 1, lines: int = LINES, samples
         "repetition": Limit(0, repetitions - 1, 0),
         "slice": Limit(0, slices - 1, 0),
     }
-    return ScanHeader(b"", (Encoding(space, space, limits, Trajectory.CARTESIAN),), coils=COILS)
+    return ScanHeader(b"", (Encoding(space, space, limits, Trajectory.CARTESIAN),), coils=coils)
 
 
 def frame(
