@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -96,3 +97,53 @@ def check_normal(plan: NufftPlan, x: Complex, weights: Real | None, maps: Comple
                 f"maps have shape {maps.shape} and x {x.shape}, expected [coil, *{plan.shape}] and {plan.shape}:"
                 " pass one image with one set of maps"
             )
+
+
+def check_threshold(x: Complex, threshold: float) -> None:
+    """`x` must be complex64 and `threshold` a finite number, zero or more."""
+    check_complex(x, "x", 0)
+    if not 0 <= threshold < inf:
+        raise ValueError(f"threshold is {threshold}, expected a finite number, 0 or more: correct it")
+
+
+def check_wavelet(x: Complex, levels: tuple[int, ...], shift: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The arguments of `Kernels.wavelet`; returns the shift modulo the grid, zeros where it is None."""
+    if len(levels) not in (1, 2, 3) or min(levels) < 0 or max(levels) == 0:
+        raise ValueError(f"levels are {levels}, expected one for each of one to three axes, at least one above 0")
+    check_complex(x, "x", len(levels))
+    grid = x.shape[x.ndim - len(levels) :]
+    if any(n % 2**level for n, level in zip(grid, levels, strict=True)):
+        raise ValueError(
+            f"the grid is {grid} for wavelet levels {levels}, expected sizes divisible by 2^level: pad it or use fewer"
+        )
+    return check_shift(shift, grid)
+
+
+def check_low_rank(
+    x: Complex, threshold: float, block: tuple[int, ...], shift: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """The arguments of `Kernels.low_rank`; returns the shift modulo the grid, zeros where it is None."""
+    check_threshold(x, threshold)
+    grid = x.shape[1:]
+    if len(grid) not in (1, 2, 3) or len(block) != len(grid) or any(b < 1 for b in block):
+        raise ValueError(
+            f"x has shape {x.shape} and block is {block}, expected [frame, *grid] of one to three axes with a size for"
+            " each: reshape x or correct block"
+        )
+    return check_shift(shift, grid)
+
+
+def check_shift(shift: tuple[int, ...] | None, grid: tuple[int, ...]) -> tuple[int, ...]:
+    """`shift` modulo `grid`, of as many axes; zeros where it is None."""
+    if shift is None:
+        return (0,) * len(grid)
+    if len(shift) != len(grid):
+        raise ValueError(f"shift is {shift} for a grid of {grid}, expected a number for each axis: correct it")
+    return tuple(s % n for s, n in zip(shift, grid, strict=True))
+
+
+def check_phase(x: Complex, phase: Real) -> None:
+    """`phase` must be float32, and the last axes of complex64 `x` must have its shape."""
+    if phase.dtype != np.float32:
+        raise TypeError(f"phase has dtype {phase.dtype}, expected float32 radians: convert it first")
+    check_last(x, "x", phase.shape)

@@ -85,3 +85,38 @@ class Kernels(Protocol):
     def whiten(self, whitening: Complex, samples: Complex) -> Complex:
         """whitening [coil, coil] applied to samples [..., coil, sample] along the coil axis."""
         ...
+
+    def shrink(self, x: Complex, threshold: float) -> Complex:
+        """x with every magnitude less `threshold`, none below zero, and the same phase: the prox of threshold · ‖x‖₁.
+
+        Any shape; doi:10.1002/cpa.20042.
+        """
+        ...
+
+    def wavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """Orthogonal wavelet transform of the last len(levels) axes (one to three): Daubechies, 4 taps, periodic edges.
+
+        x [*batch, *grid] → coefficients of the same shape. Level l splits every axis with levels[axis] > l of what is
+        left in the low corner into its low half, then its high half, so a size must be divisible by 2^levels. `shift`
+        [axis] moves the origin of the transform, modulo the grid; doi:10.1002/cpa.3160410705.
+        """
+        ...
+
+    def iwavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """The inverse, and adjoint, of `wavelet` with the same `levels` and `shift`."""
+        ...
+
+    def low_rank(
+        self, x: Complex, threshold: float, *, block: tuple[int, ...], shift: tuple[int, ...] | None = None
+    ) -> Complex:
+        """x [frame, *grid] with the singular values of each block less `threshold`, none below zero (locally low rank).
+
+        Every block [frame, voxel] of `block` [axis] voxels (one to three axes) is a matrix of its own: the prox of
+        threshold times the sum of nuclear norms. `shift` moves the first block's origin; blocks wrap round the edges,
+        and the last of an axis is smaller where `block` does not divide it; doi:10.1002/mrm.25161.
+        """
+        ...
+
+    def rotate(self, x: Complex, phase: Real) -> Complex:
+        """x · exp(i · phase): x [*batch, *phase.shape], phase in radians, |phase| ≤ 1e4 (phase correction)."""
+        ...

@@ -32,3 +32,20 @@ def nufft(eps: float) -> float:
 def linear(size: int) -> float:
     """A(ax + by) against aAx + bAy: three transforms of `size` values, each with its own rounding, and the scaling."""
     return 3 * fft(size) + sum_of(2)
+
+
+def wavelet(passes: int) -> float:
+    """An orthogonal transform in `passes` of four taps: the matrix of magnitudes has norm Σ|taps| = 1.673 in each."""
+    return 1.673 * passes * sum_of(4)
+
+
+def low_rank(vectors: int, length: int, sweeps: int) -> float:
+    """Shrunk singular values, relative to the largest of each block, by plane rotations of `vectors`.
+
+    Soft thresholding of singular values is nonexpansive, so it hands on the error of the basis: every vector meets
+    every other once a sweep, each time with three roundings to a value; then come two products with the basis.
+    """
+    return 3 * ROUND * sweeps * vectors + sum_of(2 * length) + sum_of(2 * vectors)
+
+
+ROTATION = 8 * ROUND  # a phase reduced to a turn, its sine and cosine to 2 ulp each, and a complex product

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from kernels.checks import check_axes, check_coils, check_complex, check_crop, check_expand, check_rss, check_whiten
+from kernels.checks import (
+    check_axes,
+    check_coils,
+    check_complex,
+    check_crop,
+    check_expand,
+    check_low_rank,
+    check_phase,
+    check_rss,
+    check_threshold,
+    check_wavelet,
+    check_whiten,
+)
 from kernels.contract import Complex, DeviceError, Real
-from kernels.cpu import coils
+from kernels.cpu import coils, prox, wavelet
 from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
 from kernels.cpu.nufft import CpuNufft
@@ -65,3 +77,27 @@ class CpuKernels:
         """See `Kernels.whiten`."""
         check_whiten(whitening, samples)
         return coils.whiten(whitening, samples)
+
+    def shrink(self, x: Complex, threshold: float) -> Complex:
+        """See `Kernels.shrink`."""
+        check_threshold(x, threshold)
+        return prox.shrink(x, threshold)
+
+    def wavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.wavelet`."""
+        return wavelet.forward(x, levels, check_wavelet(x, levels, shift))
+
+    def iwavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.iwavelet`."""
+        return wavelet.inverse(x, levels, check_wavelet(x, levels, shift))
+
+    def low_rank(
+        self, x: Complex, threshold: float, *, block: tuple[int, ...], shift: tuple[int, ...] | None = None
+    ) -> Complex:
+        """See `Kernels.low_rank`."""
+        return prox.low_rank(x, threshold, block, check_low_rank(x, threshold, block, shift))
+
+    def rotate(self, x: Complex, phase: Real) -> Complex:
+        """See `Kernels.rotate`."""
+        check_phase(x, phase)
+        return coils.rotate(x, phase)

@@ -50,6 +50,14 @@ def whiten(whitening: Complex, samples: Complex) -> Complex:
     return out
 
 
+def rotate(x: Complex, phase: Real) -> Complex:
+    """x · exp(i · phase): x [*batch, *phase.shape]."""
+    turn = np.empty(phase.shape, np.complex64)
+    np.cos(phase, out=turn.real)
+    np.sin(phase, out=turn.imag)
+    return np.multiply(x, turn)
+
+
 def copy_samples(target: Complex, source: Complex) -> None:
     """target[...] = source, as bytes where samples are adjacent: NumPy copies unaligned complex values far slower."""
     if source.strides[-1] == source.itemsize:

@@ -11,8 +11,12 @@ from kernels.checks import (
     check_crop,
     check_expand,
     check_last,
+    check_low_rank,
     check_normal,
+    check_phase,
     check_rss,
+    check_threshold,
+    check_wavelet,
     check_whiten,
 )
 from kernels.contract import Complex, Real
@@ -91,3 +95,27 @@ class ReferenceKernels:
         """See `Kernels.whiten`."""
         check_whiten(whitening, samples)
         return np.moveaxis(direct.mix(whitening, np.moveaxis(samples, -2, 0)), 0, -2).astype(Single)
+
+    def shrink(self, x: Complex, threshold: float) -> Complex:
+        """See `Kernels.shrink`."""
+        check_threshold(x, threshold)
+        return direct.shrink(x, threshold).astype(Single)
+
+    def wavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.wavelet`."""
+        return direct.wavelet(x, levels, check_wavelet(x, levels, shift)).astype(Single)
+
+    def iwavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.iwavelet`."""
+        return direct.iwavelet(x, levels, check_wavelet(x, levels, shift)).astype(Single)
+
+    def low_rank(
+        self, x: Complex, threshold: float, *, block: tuple[int, ...], shift: tuple[int, ...] | None = None
+    ) -> Complex:
+        """See `Kernels.low_rank`."""
+        return direct.low_rank(x, threshold, block, check_low_rank(x, threshold, block, shift)).astype(Single)
+
+    def rotate(self, x: Complex, phase: Real) -> Complex:
+        """See `Kernels.rotate`."""
+        check_phase(x, phase)
+        return direct.rotate(x, phase).astype(Single)

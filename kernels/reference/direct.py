@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import product
+from math import sqrt
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -10,6 +13,8 @@ from kernels.contract import Complex, Real
 Exact = NDArray[np.complex128]
 Points = NDArray[np.float32] | NDArray[np.float64]
 BLOCK = 256  # points whose exponentials are held at once
+LOW = tuple((a + b * sqrt(3)) / (4 * sqrt(2)) for a, b in ((1, 1), (3, 1), (3, -1), (1, -1)))  # Daubechies 1988, N = 2
+HIGH = tuple(sign * tap for sign, tap in zip((1, -1, 1, -1), reversed(LOW), strict=True))
 
 
 def centred(size: int) -> NDArray[np.int64]:
@@ -87,3 +92,69 @@ def combine(images: Complex | Exact, maps: Complex) -> Exact:
 def expand(image: Complex, maps: Complex) -> Exact:
     """S_c x: [*grid] → [coil, *grid]."""
     return maps.astype(np.complex128) * image
+
+
+def shrink(x: Complex | Exact, threshold: float) -> Exact:
+    """max(|x| − threshold, 0) · x / |x|."""
+    exact = x.astype(np.complex128)
+    size = np.abs(exact)
+    kept: Exact = exact * np.divide(np.maximum(size - threshold, 0), size, where=size > 0, out=np.zeros_like(size))
+    return kept
+
+
+def rotate(x: Complex, phase: Real) -> Exact:
+    """x · exp(i phase)."""
+    rotated: Exact = x.astype(np.complex128) * np.exp(1j * phase.astype(np.float64))
+    return rotated
+
+
+def wavelet_matrix(size: int) -> NDArray[np.float64]:
+    """One level along one axis: row k holds the low-pass taps at 2k − 1 … 2k + 2, row size/2 + k the high-pass taps."""
+    matrix = np.zeros((size, size))
+    for k, tap in product(range(size // 2), range(4)):
+        matrix[k, (2 * k - 1 + tap) % size] += LOW[tap]
+        matrix[size // 2 + k, (2 * k - 1 + tap) % size] += HIGH[tap]
+    return matrix
+
+
+def corner(grid: tuple[int, ...], levels: tuple[int, ...], level: int) -> tuple[int, ...]:
+    """What is left of the grid to be split at `level`."""
+    return tuple(n >> min(level, most) for n, most in zip(grid, levels, strict=True))
+
+
+def wavelet(x: Complex | Exact, levels: tuple[int, ...], shift: tuple[int, ...]) -> Exact:
+    """Level by level, axis by axis, the matrix times the low corner."""
+    axes = range(-len(levels), 0)
+    out = np.roll(x.astype(np.complex128), [-s for s in shift], tuple(axes))
+    for level in range(max(levels)):
+        part = (..., *map(slice, corner(out.shape[out.ndim - len(levels) :], levels, level)))
+        for axis in (a for a in axes if levels[a] > level):
+            out[part] = along(wavelet_matrix(out[part].shape[axis]), out[part], axis)
+    return out
+
+
+def iwavelet(x: Complex | Exact, levels: tuple[int, ...], shift: tuple[int, ...]) -> Exact:
+    """The transposed matrices in reverse order."""
+    axes = range(-len(levels), 0)
+    out = x.astype(np.complex128)
+    for level in reversed(range(max(levels))):
+        part = (..., *map(slice, corner(out.shape[out.ndim - len(levels) :], levels, level)))
+        for axis in (a for a in axes if levels[a] > level):
+            out[part] = along(wavelet_matrix(out[part].shape[axis]).T, out[part], axis)
+    return np.roll(out, shift, tuple(axes))
+
+
+def along(matrix: NDArray[np.float64], x: Exact, axis: int) -> Exact:
+    """The matrix times `x` along `axis`."""
+    return np.moveaxis(np.tensordot(matrix, x, axes=(1, axis)), 0, axis)
+
+
+def low_rank(x: Complex | Exact, threshold: float, block: tuple[int, ...], shift: tuple[int, ...]) -> Exact:
+    """The singular values of each block [frame, voxel] shrunk, by LAPACK's SVD."""
+    axes = tuple(range(1, x.ndim))
+    out = np.roll(x.astype(np.complex128), [-s for s in shift], axes)
+    for start in product(*(range(0, n, b) for n, b in zip(x.shape[1:], block, strict=True))):
+        part = (slice(None), *(slice(s, s + b) for s, b in zip(start, block, strict=True)))
+        left, values, right = np.linalg.svd(out[part].reshape(len(x), -1), full_matrices=False)
+        out[part] = (left * np.maximum(values - threshold, 0) @ right).reshape(out[part].shape)
+    return np.roll(out, shift, axes)
