@@ -1,0 +1,133 @@
+"""A `Runtime` that executes the `.cu` files on this machine's CPU, compiled by g++ against `shim.h`."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.cuda._load import Argument, read_source
+
+HERE = Path(__file__).parent
+CACHE = HERE.parents[1] / ".pytest_cache" / "cuda-shim"
+FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-fno-gnu-unique")
+COUNT = (
+    'extern "C" int shim_launch(int index, const unsigned* sizes, unsigned long long seed, void** arguments, char* m)'
+)
+LOCK = threading.Lock()  # the shim runs one kernel at a time
+
+
+def find_compiler() -> str | None:
+    """g++, or None where it is missing."""
+    return shutil.which("g++")
+
+
+class ShimRuntime:
+    """Stands in for `CudaRuntime`; threads and blocks run in the order drawn from `seed` (0: as numbered).
+
+    `names` are the kernels that may be launched, by file: those of one file are compiled together. With `sanitize`
+    out-of-bounds accesses end the process, which must have been started with AddressSanitizer's library preloaded.
+    """
+
+    xp = np
+
+    def __init__(self, names: dict[str, tuple[str, ...]], *, seed: int = 0, sanitize: bool = False) -> None:
+        self.device = "cuda:shim"
+        self.names = names
+        self.seed = seed
+        self.sanitize = sanitize
+        self._libraries: dict[str, ctypes.CDLL] = {}
+
+    def launch(
+        self,
+        kernel: tuple[str, str],
+        grid: tuple[int, ...],
+        block: tuple[int, ...],
+        *args: Argument,
+        shared_bytes: int = 0,
+    ) -> None:
+        """See `Runtime.launch`; waits."""
+        file, name = kernel
+        index = self.names[file].index(name)
+        sizes = (ctypes.c_uint * 7)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared_bytes)
+        values = [as_c(argument) for argument in args]
+        pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        message = ctypes.create_string_buffer(256)
+        with LOCK:
+            library = self._library(file)
+            wanted = library.shim_arguments(index)
+            assert wanted == len(values), f"{name} takes {wanted} arguments, got {len(values)}"
+            failed = library.shim_launch(index, sizes, ctypes.c_ulonglong(self.seed), pointers, message)
+        if failed:
+            raise RuntimeError(f"{name}: {message.value.decode()}")
+
+    def _library(self, file: str) -> ctypes.CDLL:
+        if file not in self._libraries:
+            self._libraries[file] = ctypes.CDLL(str(build(file, self.names[file], sanitize=self.sanitize)))
+        return self._libraries[file]
+
+    def fft(self, source: Any, target: Any, *, axis: int, inverse: bool) -> None:
+        """See `Runtime.fft`."""
+        assert source.flags.c_contiguous
+        assert target.flags.c_contiguous
+        transform = np.fft.ifft if inverse else np.fft.fft
+        target[...] = transform(source, axis=axis, norm="forward" if inverse else "backward")
+
+    def get(self, array: Any) -> NDArray[Any]:
+        """See `Runtime.get`."""
+        return np.asarray(array)
+
+
+def as_c(argument: Argument) -> Any:
+    """A kernel argument as the C value that its address is taken of."""
+    if argument is None:
+        return ctypes.c_void_p(0)
+    if isinstance(argument, float):
+        return ctypes.c_float(argument)
+    if isinstance(argument, int):
+        return ctypes.c_int(argument)
+    assert argument.flags.c_contiguous, "kernels take contiguous arrays"
+    return ctypes.c_void_p(argument.ctypes.data)
+
+
+def build(file: str, names: tuple[str, ...], *, sanitize: bool) -> Path:
+    """The shared library of `names` from `file`, compiled if it is not in the cache."""
+    source = program(file, names)
+    flags = (*FLAGS, *(("-fsanitize=address", "-fno-omit-frame-pointer") if sanitize else ()))
+    digest = hashlib.sha256("\0".join((source, (HERE / "shim.h").read_text(encoding="utf-8"), *flags)).encode())
+    library = CACHE / f"{Path(file).stem}-{digest.hexdigest()[:24]}.so"
+    if not library.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        partial = library.with_suffix(f".{os.getpid()}.partial")
+        compiler = find_compiler()
+        assert compiler is not None
+        command = [compiler, *flags, f"-I{HERE}", "-x", "c++", "-", "-o", str(partial)]
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"g++ refused {file}:\n{done.stderr}")
+        partial.replace(library)  # whole or not at all: another process may be building the same
+    return library
+
+
+def program(file: str, names: tuple[str, ...]) -> str:
+    """C++ that includes `file` and exports a launcher for each of `names`."""
+    entries = ",\n".join(f"    shim::bind<&{name}>()" for name in names)
+    return "\n".join(
+        [
+            '#include "shim.h"',
+            read_source(file),
+            '#line 1 "launcher"',
+            f"static constexpr shim::Entry entries[] = {{\n{entries}}};",
+            f"{COUNT} {{ return shim::launch(entries[index], sizes, seed, arguments, m); }}",
+            'extern "C" int shim_arguments(int index) { return entries[index].arguments; }',
+            "",
+        ]
+    )
