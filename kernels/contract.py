@@ -20,6 +20,10 @@ class DeviceError(RuntimeError):
     """The device asked for is not there or cannot be used; the message says why."""
 
 
+class BudgetError(RuntimeError):
+    """What is asked for needs more memory than it may have; the message says how much of each."""
+
+
 class NufftPlan(Protocol):
     """Non-uniform FFT for one set of `points`; forward y_j = Σ_r x_r exp(−i k_j·r).
 

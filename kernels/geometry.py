@@ -1,6 +1,8 @@
-"""Planning shared by every device: folding of coordinates and density compensation."""
+"""Coordinates and weights, the same for every device: checks, folding, density compensation."""
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,10 @@ from kernels.contract import Kernels, Real
 FOLD_LIMIT = np.pi * (1 + 1e-6)  # rounding of a float32 π is legal, anything further is a wrong unit
 
 
-def fold(points: Real, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """`points` [*samples, axis] in radians per voxel, folded into [−π, π) in float64, for a grid of `shape`.
+def check_points(points: Real, shape: tuple[int, ...]) -> None:
+    """`points` must be real [*samples, axis] within ±π(1 + 1e-6), with the axes of `shape`.
 
-    Raises TypeError or ValueError where they are not real, not of the grid's axes, or not within ±π(1 + 1e-6).
+    Raises TypeError or ValueError where they are not; NaN and infinity are beyond π too.
     """
     if points.dtype not in (np.float32, np.float64):
         raise TypeError(f"points have dtype {points.dtype}, expected float32 or float64: convert them first")
@@ -26,6 +28,14 @@ def fold(points: Real, shape: tuple[int, ...]) -> NDArray[np.float64]:
         raise ValueError(
             f"points reach {largest:g} radians per voxel, expected at most π = {np.pi:.6f}: check the unit"
         )
+
+
+def fold(points: Real, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """`points` [*samples, axis] in radians per voxel, folded into [−π, π) in float64, for a grid of `shape`.
+
+    Raises as `check_points` does.
+    """
+    check_points(points, shape)
     exact = points.astype(np.float64) + np.pi
     exact %= 2 * np.pi
     exact -= np.pi
@@ -160,3 +170,66 @@ def ellipse_overlap(shape: tuple[int, ...]) -> Real:
         lens: Real = (2 / np.pi * (np.arccos(moved) - moved * np.sqrt(1 - moved**2))).astype(np.float32)
         return lens
     return (1 - 1.5 * moved + 0.5 * moved**3).astype(np.float32)
+
+
+def density_voronoi(points: Real) -> Real:
+    """Density compensation by the cell of each sample: points [*samples, axis] of 2 or 3 axes → weights [*samples].
+
+    A weight is the part of k-space that is nearer to the sample than to any other, over (2π)ᵈ, inside the smallest
+    disc (ball) round the centre that holds all samples, or inside the box ±π where samples reach its corners.
+    Samples at one place, within 1e-6 radians, share a cell evenly. Scale: see `density_pipe_menon`.
+    Raises ValueError for other axes, or fewer than four places.
+    """
+    axes = points.shape[-1]
+    if axes not in (2, 3):
+        raise ValueError(f"points have {axes} axes, expected 2 or 3: use density_pipe_menon")
+    check_points(points, (1,) * axes)
+    rounded: NDArray[np.float64] = np.round(points.reshape(-1, axes).astype(np.float64), 6)
+    places, owner, shared = np.unique(rounded, axis=0, return_inverse=True, return_counts=True)
+    if len(places) <= axes + 1:
+        raise ValueError(f"points lie at {len(places)} places, expected at least {axes + 2}: use density_pipe_menon")
+    volumes = cell_volumes(np.concatenate([places, *mirrored(places)]))[: len(places)]
+    weights = (volumes / shared)[owner.ravel()] / (2 * np.pi) ** axes
+    compensation: Real = weights.reshape(points.shape[:-1]).astype(np.float32)
+    return compensation
+
+
+def mirrored(places: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Copies of `places` [place, axis] on the other side of the boundary, which cut the cells off there."""
+    radius = np.linalg.norm(places, axis=-1, keepdims=True)
+    reach = radius.max()
+    if reach > 1.1 * np.pi:
+        sides = [(axis, side) for axis in range(places.shape[1]) for side in (-np.pi, np.pi)]
+        return [np.where(np.arange(places.shape[1]) == axis, 2 * side - places, places) for axis, side in sides]
+    beyond = reach * (1 + 1e-3)  # not quite at the outermost samples, which would meet their copies
+    outer = radius[:, 0] > 0
+    return [places[outer] * (2 * beyond / radius[outer] - 1)]
+
+
+def cell_volumes(places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Area or volume of the Voronoi cell of each place [place, axis]; of no meaning where a cell is not bounded.
+
+    A cell is a pyramid over each of its facets: the facet's area times half the distance to the neighbour, over d.
+    """
+    from scipy.spatial import Voronoi  # a CUDA worker need not have SciPy
+
+    diagram = Voronoi(places)
+    bounded = [all(corner >= 0 for corner in facet) for facet in diagram.ridge_vertices]
+    facets = [facet for facet, whole in zip(diagram.ridge_vertices, bounded, strict=True) if whole]
+    pairs = diagram.ridge_points[bounded]
+    heights = np.linalg.norm(places[pairs[:, 0]] - places[pairs[:, 1]], axis=-1) / 2
+    parts = facet_areas(diagram.vertices, facets) * heights / places.shape[1]
+    return np.bincount(pairs.ravel(), np.repeat(parts, 2), minlength=len(places)).astype(np.float64)
+
+
+def facet_areas(corners: NDArray[np.float64], facets: list[list[int]]) -> NDArray[np.float64]:
+    """Length of each edge (two corners) or area of each convex polygon (corners in order, as a fan of triangles)."""
+    if corners.shape[1] == 2:
+        ends = corners[np.array(facets)]
+        lengths: NDArray[np.float64] = np.linalg.norm(ends[:, 0] - ends[:, 1], axis=-1)
+        return lengths
+    triangles = np.array([len(facet) - 2 for facet in facets])
+    fans = [(facet[0], *pair) for facet in facets for pair in pairwise(facet[1:])]
+    a, b, c = np.moveaxis(corners[np.array(fans)], 1, 0)
+    halves = np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+    return np.bincount(np.repeat(np.arange(len(facets)), triangles), halves).astype(np.float64)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Hashable
 from dataclasses import dataclass
 from math import prod
@@ -11,6 +10,7 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels, NufftPlan, Real
 from kernels.geometry import density_pipe_menon
+from kernels.plans import content_key
 from recon.errors import ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
@@ -49,13 +49,8 @@ def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbenc
 
 
 def _key(frame: Frame, target: Target, eps: float, device: str) -> Hashable:
-    digest = hashlib.sha256()
-    for array in (frame.trajectory, frame.density):
-        if array is not None:
-            digest.update(np.ascontiguousarray(array).data)
-    shape = () if frame.trajectory is None else frame.trajectory.shape
-    carried = frame.density is not None
-    return "sampling", digest.hexdigest(), shape, carried, frame.encoding.encoded.matrix, target, eps, device
+    content = content_key(*(array for array in (frame.trajectory, frame.density) if array is not None))
+    return "sampling", content, frame.encoding.encoded.matrix, target, eps, device
 
 
 def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Sampling:
