@@ -7,6 +7,7 @@ files also run where no GPU is.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,9 +49,29 @@ class Runtime(Protocol):
         """
         ...
 
+    def put(self, array: NDArray[Any]) -> Any:
+        """A contiguous copy of `array` on the device; waits for it, so that every stream may use it."""
+        ...
+
     def get(self, array: Any) -> NDArray[Any]:
         """A copy of `array` in NumPy; waits for it. NumPy arrays are returned as they are."""
         ...
+
+
+class Recent:
+    """The `limit` values used last, made when first asked for; for one thread at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._values: dict[Any, Any] = {}
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The value of `key`, by `make` if there is none."""
+        value = self._values.pop(key) if key in self._values else make()
+        self._values[key] = value
+        if len(self._values) > self.limit:
+            del self._values[next(iter(self._values))]
+        return value
 
 
 def check_here(runtime: Runtime, **arrays: Any) -> None:
@@ -82,7 +103,7 @@ class CudaRuntime:
         self.number = number
         self.xp = cupy
         self._functions: dict[tuple[str, str], Any] = {}
-        self._plans: dict[tuple[int, ...], Any] = {}
+        self._plans = Recent(MOST_FFT_PLANS)
         self._lock = threading.Lock()
 
     def launch(
@@ -121,19 +142,22 @@ class CudaRuntime:
     def _fft_plan(self, shape: tuple[int, int], axis: int) -> Any:
         # A plan owns its work area, which two streams must not share.
         key = (*shape, axis, self.xp.cuda.get_current_stream().ptr)
-        plan = self._plans.pop(key, None) or self._make_fft_plan(shape, axis)
-        self._plans[key] = plan  # last used, last dropped
-        if len(self._plans) > MOST_FFT_PLANS:
-            del self._plans[next(iter(self._plans))]
-        return plan
+        return self._plans.get(key, lambda: self._make_fft_plan(shape, axis))
 
     def _make_fft_plan(self, shape: tuple[int, int], axis: int) -> Any:
         cufft = self.xp.cuda.cufft
-        rows, columns = shape
+        columns = shape[1]
         stride, distance = (1, columns) if axis == 1 else (columns, 1)
         size = (shape[axis],)
         layout = (size, stride, distance)
         return cufft.PlanNd(size, *layout, *layout, cufft.CUFFT_C2C, shape[1 - axis], "C", 0, None)
+
+    def put(self, array: NDArray[Any]) -> Any:
+        """See `Runtime.put`."""
+        with self.xp.cuda.Device(self.number):
+            copy = self.xp.ascontiguousarray(self.xp.asarray(array))
+            self.xp.cuda.get_current_stream().synchronize()
+        return copy
 
     def get(self, array: Any) -> NDArray[Any]:
         """See `Runtime.get`."""

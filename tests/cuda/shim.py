@@ -18,7 +18,18 @@ from kernels.cuda._load import Argument, read_source
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".pytest_cache" / "cuda-shim"
-FLAGS = ("-std=c++20", "-O1", "-g1", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-fno-gnu-unique")
+FLAGS = (
+    "-std=c++20",
+    "-O1",
+    "-g1",
+    "-fPIC",
+    "-shared",
+    "-Wall",
+    "-Wextra",
+    "-Werror",
+    "-Wno-unknown-pragmas",
+    "-fno-gnu-unique",
+)
 COUNT = (
     'extern "C" int shim_launch(int index, const unsigned* sizes, unsigned long long seed, void** arguments, char* m)'
 )
@@ -80,6 +91,10 @@ class ShimRuntime:
         assert target.flags.c_contiguous
         transform = np.fft.ifft if inverse else np.fft.fft
         target[...] = transform(source, axis=axis, norm="forward" if inverse else "backward")
+
+    def put(self, array: NDArray[Any]) -> Any:
+        """See `Runtime.put`."""
+        return np.array(array, order="C")
 
     def get(self, array: Any) -> NDArray[Any]:
         """See `Runtime.get`."""

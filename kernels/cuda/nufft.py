@@ -1,0 +1,116 @@
+"""Non-uniform FFT on a GPU, all coils of a trajectory at once (doi:10.1137/18M120885X); see kernels/plan.py.
+
+Nothing here waits for the device, except for making a plan. Each call works on the caller's current CuPy stream and
+takes its memory from the caller's pool: one fine grid of at most 16 coils (4 in 3-D), and the result.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kernels.checks import check_last, check_normal
+from kernels.contract import Complex, Real
+from kernels.cuda._load import Runtime, check_here
+from kernels.cuda.nufft_steps import Grid, Lists
+from kernels.plan import plan_geometry
+
+COARSE_EPS = 1e-3  # half precision of the weights adds about 3e-4
+
+
+class CudaNufft:
+    """NUFFT plan for `points` [*samples, axis] on a grid of `shape` ([z,] y, x); see `kernels.contract.NufftPlan`.
+
+    One axis is planned as two, the first of size 1. `half_weights` halves the memory of the weights, for eps ≥ 1e-3.
+    Holds per point 4 + 4·axis·(1 + width) bytes and about 8 for the two lists; the same bits for any number of coils.
+    A pickled plan is made again from its points.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        points: Any,
+        *,
+        shape: tuple[int, ...],
+        eps: float = 1e-4,
+        sigma: float = 2.0,
+        half_weights: bool = False,
+    ) -> None:
+        if half_weights and eps < COARSE_EPS:
+            raise ValueError(f"eps is {eps:g}, expected at least {COARSE_EPS:g} for half weights: use full ones")
+        self.shape = tuple(shape)
+        self.samples = points.shape[:-1]
+        self.eps, self.sigma, self.half_weights = eps, sigma, half_weights
+        self._runtime = runtime
+        self._points = runtime.get(points)
+        geometry = plan_geometry(*lift(self._points, self.shape), eps=eps, sigma=sigma)
+        self._grid = Grid(runtime, geometry)
+        self._lists = Lists(runtime, geometry, half_weights=half_weights)
+
+    def forward(self, x: Complex) -> Complex:
+        """x [*batch, *shape] → [*batch, *samples]."""
+        check_here(self._runtime, x=x)
+        check_last(x, "x", self.shape)
+        batch = x.shape[: x.ndim - len(self.shape)]
+        images = self._images(x)
+        y = self._runtime.xp.empty((len(images), self._lists.points), np.complex64)
+        for part in self._grid.turns(len(images)):
+            self._lists.interpolate(self._grid.pad(images[part]), y[part], planned=False)
+        return y.reshape(*batch, *self.samples)  # type: ignore[no-any-return]
+
+    def adjoint(self, y: Complex) -> Complex:
+        """y [*batch, *samples] → [*batch, *shape]."""
+        check_here(self._runtime, y=y)
+        check_last(y, "y", self.samples)
+        batch = y.shape[: y.ndim - len(self.samples)]
+        kspace = self._runtime.xp.ascontiguousarray(y).reshape(-1, self._lists.points)
+        x = self._runtime.xp.empty((len(kspace), *self._grid.size), np.complex64)
+        for part in self._grid.turns(len(kspace)):
+            grid = self._grid.empty(part.stop - part.start)
+            self._lists.spread(kspace[part], grid, planned=False)
+            self._grid.crop(grid, x[part])
+        return x.reshape(*batch, *self.shape)  # type: ignore[no-any-return]
+
+    def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
+        """See `NufftPlan.normal`; k-space stays in plan order, the maps are multiplied on the way in and out."""
+        check_here(self._runtime, x=x, weights=weights, maps=maps)
+        check_normal(self, x, weights, maps)
+        factor = None if weights is None else weights.ravel()[self._lists.order]
+        images, out = self._images(x), self._runtime.xp.empty(x.shape, np.complex64)
+        if maps is None:
+            targets = out.reshape(-1, *self._grid.size)
+            for part in self._grid.turns(len(images)):
+                self._grid.crop(self._there_and_back(self._grid.pad(images[part]), factor), targets[part])
+            return out  # type: ignore[no-any-return]
+        coils, target = self._images(maps), out.reshape(self._grid.size)
+        for part in self._grid.turns(len(coils)):
+            grid = self._there_and_back(self._grid.pad(images[0], maps=coils[part]), factor)
+            self._grid.combine(grid, coils[part], target, more=part.start > 0)
+        return out  # type: ignore[no-any-return]
+
+    def _there_and_back(self, grid: Any, factor: Any) -> Any:
+        """Fine grid → points · factor → fine grid, which is written over."""
+        y = self._runtime.xp.empty((self._lists.points, grid.shape[2]), np.complex64)
+        self._lists.interpolate(grid, y, planned=True, factor=factor)
+        self._lists.spread(y, grid, planned=True)
+        return grid
+
+    def _images(self, x: Complex) -> Any:
+        return self._runtime.xp.ascontiguousarray(x).reshape(-1, *self._grid.size)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Device memory has no meaning elsewhere.
+        return _rebuild, (self._runtime, self._points, self.shape, self.eps, self.sigma, self.half_weights)
+
+
+def _rebuild(runtime: Runtime, points: Real, *rest: Any) -> CudaNufft:
+    shape, eps, sigma, half_weights = rest
+    return CudaNufft(runtime, points, shape=shape, eps=eps, sigma=sigma, half_weights=half_weights)
+
+
+def lift(points: Real, shape: tuple[int, ...]) -> tuple[Real, tuple[int, ...]]:
+    """Points and shape of one axis as those of two, the first of size 1; others as they are."""
+    if len(shape) != 1 or points.ndim < 2 or points.shape[-1] != 1:
+        return points, shape
+    return np.concatenate([np.zeros_like(points), points], axis=-1), (1, *shape)
