@@ -28,7 +28,8 @@ class Device:
     get: Callable[[Any], NDArray[Any]]
 
 
-DEVICES = ("reference", "cpu", "cpu:scipy", pytest.param("cuda", marks=pytest.mark.gpu))
+# "cuda-shim" is CUDA's own source and wrappers, executed on the CPU; its threads run in a shuffled order.
+DEVICES = ("reference", "cpu", "cpu:scipy", "cuda-shim", pytest.param("cuda", marks=pytest.mark.gpu))
 
 
 def open_device(name: str) -> Device:
@@ -37,6 +38,10 @@ def open_device(name: str) -> Device:
         return Device(ReferenceKernels(), np.asarray, np.asarray)
     if name.startswith("cpu"):
         return Device(kernels.on(name), np.asarray, np.asarray)
+    if name == "cuda-shim":
+        from tests.cuda.shim import open_shim
+
+        return Device(open_shim(seed=1), np.asarray, np.asarray)
     try:
         opened = kernels.on(name)
     except kernels.DeviceError as error:

@@ -1,31 +1,84 @@
-"""Kernels for NVIDIA GPUs."""
+"""Kernels for NVIDIA GPUs, through CuPy; every call is queued on the caller's current stream and returns at once."""
 
 from __future__ import annotations
 
-from kernels.contract import DeviceError, Kernels
+from typing import Any
+
+from kernels.contract import Complex, Real
+from kernels.cuda._load import Runtime, open_runtime
+from kernels.cuda.coils import CudaCoils
+from kernels.cuda.fft import CudaFft
+from kernels.cuda.nufft import CudaNufft
+from kernels.cuda.prox import CudaProx
+from kernels.cuda.wavelet import CudaWavelet
 
 
-def open_device(number: int) -> Kernels:
+def open_device(number: int) -> CudaKernels:
     """The kernels of CUDA device `number`; raises DeviceError with what is missing."""
-    devices = count_devices(number)
-    if number >= devices:
-        raise DeviceError(
-            f"device cuda:{number} is not among this machine's {devices} CUDA devices: use another or cpu"
-        )
-    raise DeviceError(f"device cuda:{number} is present, but this version has no CUDA kernels yet: use cpu")
+    return CudaKernels(open_runtime(number))
 
 
-def count_devices(number: int) -> int:
-    """How many CUDA devices the driver shows; raises DeviceError, naming `number`, with the reason where it cannot."""
-    try:
-        import cupy
-    except ImportError as error:
-        raise DeviceError(
-            f"device cuda:{number} needs the package cupy, which is not installed: install the extra [gpu] or use cpu"
-        ) from error
-    try:
-        return int(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        raise DeviceError(
-            f"device cuda:{number} cannot be used, the driver says {error}: check the driver or use cpu"
-        ) from error
+class CudaKernels:
+    """The kernels of one GPU; see `kernels.contract.Kernels`. Arrays are CuPy's, on the runtime's device."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.device = runtime.device
+        self._runtime = runtime
+        self._fft = CudaFft(runtime)
+        self._coils = CudaCoils(runtime, self._fft)
+        self._prox = CudaProx(runtime)
+        self._wavelet = CudaWavelet(runtime)
+
+    def nufft(self, points: Any, shape: tuple[int, ...], *, eps: float = 1e-4) -> CudaNufft:
+        """See `Kernels.nufft`; points may be in host memory too. Waits for the device."""
+        return CudaNufft(self._runtime, points, shape=shape, eps=eps)
+
+    def fft(self, x: Complex, *, axes: int) -> Complex:
+        """See `Kernels.fft`."""
+        return self._fft.fft(x, axes=axes)
+
+    def ifft(self, x: Complex, *, axes: int, crop: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.ifft`."""
+        return self._fft.ifft(x, axes=axes, crop=crop)
+
+    def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
+        """See `Kernels.ifft_rss`."""
+        return self._coils.ifft_rss(kspace, crop=crop, whitening=whitening)
+
+    def rss(self, images: Complex) -> Real:
+        """See `Kernels.rss`."""
+        return self._coils.rss(images)
+
+    def combine(self, images: Complex, maps: Complex) -> Complex:
+        """See `Kernels.combine`."""
+        return self._coils.combine(images, maps)
+
+    def expand(self, image: Complex, maps: Complex) -> Complex:
+        """See `Kernels.expand`."""
+        return self._coils.expand(image, maps)
+
+    def whiten(self, whitening: Complex, samples: Complex) -> Complex:
+        """See `Kernels.whiten`."""
+        return self._coils.whiten(whitening, samples)
+
+    def rotate(self, x: Complex, phase: Real) -> Complex:
+        """See `Kernels.rotate`."""
+        return self._coils.rotate(x, phase)
+
+    def shrink(self, x: Complex, threshold: float) -> Complex:
+        """See `Kernels.shrink`."""
+        return self._prox.shrink(x, threshold)
+
+    def low_rank(
+        self, x: Complex, threshold: float, *, block: tuple[int, ...], shift: tuple[int, ...] | None = None
+    ) -> Complex:
+        """See `Kernels.low_rank`."""
+        return self._prox.low_rank(x, threshold, block=block, shift=shift)
+
+    def wavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.wavelet`."""
+        return self._wavelet.forward(x, levels=levels, shift=shift)
+
+    def iwavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
+        """See `Kernels.iwavelet`."""
+        return self._wavelet.inverse(x, levels=levels, shift=shift)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -181,9 +180,8 @@ def blocks_of(count: int, block: int) -> int:
     return -(-count // block)
 
 
-@cache
 def open_runtime(number: int) -> CudaRuntime:
-    """The runtime of CUDA device `number`, the same one each time; raises DeviceError with what is missing."""
+    """The runtime of CUDA device `number`; raises DeviceError with what is missing."""
     devices = count_devices(number)
     if number >= devices:
         raise DeviceError(

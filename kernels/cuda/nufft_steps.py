@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kernels.cuda._load import Runtime
-from kernels.plan import Geometry, Index
+from kernels.plan import Geometry, Index, Integers
 
 # Coils that one block of threads works on, by the number of axes; and how many times longer a value takes to come from
 # shared memory than with 16 coils: a half-warp then reads 1, 2, 4 or 16 cells, which meet in banks as they fall.
@@ -219,7 +219,7 @@ def number_parts(parts: Index) -> tuple[Index, Index, int]:
     """A slot for each part of a tile of several: ([part, 4], [split tile, 3] as (tile, first slot, end), slots)."""
     _, first, inverse, counts = np.unique(parts[:, 0], return_index=True, return_inverse=True, return_counts=True)
     several = counts[inverse] > 1
-    slots = np.cumsum(several) - several
+    slots: Integers = np.cumsum(several) - several
     numbered = np.column_stack([parts, np.where(several, slots, -1)]).astype(np.int32)
     heads = first[counts > 1]
     split = np.column_stack([parts[heads, 0], slots[heads], slots[heads] + counts[counts > 1]]).astype(np.int32)

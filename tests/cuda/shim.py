@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from kernels.cuda import CudaKernels, coils, fft, nufft_steps, prox, wavelet
 from kernels.cuda._load import Argument, read_source
 
 HERE = Path(__file__).parent
@@ -99,6 +101,19 @@ class ShimRuntime:
     def get(self, array: Any) -> NDArray[Any]:
         """See `Runtime.get`."""
         return np.asarray(array)
+
+
+def open_shim(*, seed: int = 0, sanitize: bool = False) -> CudaKernels:
+    """CUDA's kernels on the shim; skips the test where the compiler is missing."""
+    if find_compiler() is None:
+        pytest.skip("g++ is not installed: the CUDA kernels are not executed on the CPU")
+    return CudaKernels(ShimRuntime(all_names(), seed=seed, sanitize=sanitize))
+
+
+def all_names() -> dict[str, tuple[str, ...]]:
+    """The kernels that may be launched, by file, for plans of the usual σ = 2 and full weights."""
+    usual = nufft_steps.names(widths=range(2, 8), half_widths=range(0))
+    return fft.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | usual
 
 
 def as_c(argument: Argument) -> Any:

@@ -72,10 +72,15 @@ def test_cuda_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (None, "cuda:1 cannot be used, the driver says cudaErrorInsufficientDriver: check the driver or use cpu"),
         (1, "cuda:1 is not among this machine's 1 CUDA devices: use another or cpu"),
-        (2, "cuda:1 is present, but this version has no CUDA kernels yet: use cpu"),
     ],
 )
 def test_cuda_without_what_it_needs(monkeypatch: pytest.MonkeyPatch, devices: int | None, message: str) -> None:
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(devices))
     with pytest.raises(DeviceError, match=message):
         kernels.on("cuda:1")
+
+
+def test_opening_a_gpu_compiles_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cupy", fake_cupy(2))
+    assert kernels.on("cuda:1").device == "cuda:1"
+    assert kernels.on("cuda").device == "cuda:0"
