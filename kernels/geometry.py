@@ -184,7 +184,7 @@ def density_voronoi(points: Real) -> Real:
     if axes not in (2, 3):
         raise ValueError(f"points have {axes} axes, expected 2 or 3: use density_pipe_menon")
     check_points(points, (1,) * axes)
-    rounded: NDArray[np.float64] = np.round(points.reshape(-1, axes).astype(np.float64), 6)
+    rounded = np.rint(points.reshape(-1, axes).astype(np.float64) * 1e6) / 1e6
     places, owner, shared = np.unique(rounded, axis=0, return_inverse=True, return_counts=True)
     if len(places) <= axes + 1:
         raise ValueError(f"points lie at {len(places)} places, expected at least {axes + 2}: use density_pipe_menon")

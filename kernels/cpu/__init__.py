@@ -21,6 +21,8 @@ from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
 from kernels.cpu.nufft import CpuNufft
 from kernels.cpu.rss import FusedRss
+from kernels.cpu.team import Team
+from kernels.cpu.toeplitz import Convolver
 
 
 class CpuKernels:
@@ -37,10 +39,11 @@ class CpuKernels:
         self.threads = threads
         self._fft = CentredFft(chosen)
         self._rss = FusedRss(chosen)
+        self._convolver = Convolver(chosen, Team(threads))
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
         """See `Kernels.nufft`."""
-        return CpuNufft(points, shape, eps=eps, threads=self.threads)
+        return CpuNufft(points, shape, eps=eps, convolver=self._convolver)
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""

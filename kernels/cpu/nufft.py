@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Real
+from kernels.cpu.toeplitz import Convolver, layout_of, open_convolver, response_of
+from kernels.cpu.tuning import prefers_toeplitz
 from kernels.geometry import fold
 
 FINEST_EPS, COARSEST_EPS = 1e-5, 1e-2
@@ -19,6 +21,7 @@ FINEST_EPS, COARSEST_EPS = 1e-5, 1e-2
 MARGIN = 0.25
 # Measured: single precision reaches 6e-8 relative error per voxel of the longest axis, whatever accuracy is asked for.
 SINGLE_ERROR_PER_VOXEL = 1e-7
+SPREAD_EPS = 1e-6  # of the point spread function: well below the 2e-5 that its convolution may differ by
 # The smaller of FINUFFT's two oversampled grids is up to 4 times faster; below this, single precision spoils it.
 FINEST_SMALL_GRID_EPS = 2.4e-5
 
@@ -27,32 +30,43 @@ class CpuNufft:
     """NUFFT plan for `points` [*samples, axis] on a grid of `shape` ([z,] y, x); see `kernels.contract.NufftPlan`.
 
     Built for both directions at once and used for any number of coils and frames. One transform at a time: calls from
-    several threads wait for each other. A pickled plan is made again from its points.
+    several threads wait for each other. The normal operator is a convolution where `tuning` says that it is faster; its
+    point spread function is made with the first call and kept for the weights used last. A pickled plan is made again
+    from its points.
     """
 
-    def __init__(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4, threads: int = 1) -> None:
+    def __init__(
+        self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4, convolver: Convolver | None = None
+    ) -> None:
+        """`convolver` names the FFT library and the threads; without it one thread and FFTW."""
         if not FINEST_EPS <= eps <= COARSEST_EPS:
             raise ValueError(f"eps is {eps:g}, expected {FINEST_EPS:g} to {COARSEST_EPS:g}: choose one in between")
         self.shape = tuple(shape)
         self.samples = points.shape[:-1]
         self.eps = eps
-        self.threads = threads
+        self._convolver = open_convolver("fftw", 1) if convolver is None else convolver
+        self.threads = self._convolver.team.threads
         self._points = fold(points, self.shape)
         self._lock = threading.Lock()
         single = eps >= SINGLE_ERROR_PER_VOXEL * max(self.shape)
         self._dtype = np.dtype(np.complex64 if single else np.complex128)
         self._plan = self._build()
+        self._layout = layout_of(self.shape)
+        self._convolves = prefers_toeplitz(prod(self.samples), self.shape, eps=MARGIN * eps)
+        self._response: tuple[Real | None, Real] | None = None
 
     def _build(self) -> Any:
         import finufft
 
-        real = np.empty(0, self._dtype).real.dtype
         eps = MARGIN * self.eps
         small_grid = self._dtype == np.complex128 or eps >= FINEST_SMALL_GRID_EPS
         options = {"nthreads": self.threads, "upsampfac": 1.25 if small_grid else 2.0}
         plan = finufft.Plan(2, self.shape, 1, eps, -1, dtype=self._dtype.name, **options)
-        plan.setpts(*(self._points[..., axis].ravel().astype(real) for axis in range(len(self.shape))))
+        plan.setpts(*self._axes(np.empty(0, self._dtype).real.dtype))
         return plan
+
+    def _axes(self, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
+        return [np.ascontiguousarray(self._points[..., axis].ravel(), dtype) for axis in range(len(self.shape))]
 
     def forward(self, x: Complex) -> Complex:
         """x [*batch, *shape] → [*batch, *samples]."""
@@ -83,6 +97,14 @@ class CpuNufft:
     def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
         """See `NufftPlan.normal`."""
         check_normal(self, x, weights, maps)
+        if not self._convolves:
+            return self._pair(x, weights, maps)
+        response = self._response_for(weights)
+        if maps is None:
+            return self._convolver.images(x, self._layout, response)
+        return self._convolver.coils(x, maps, self._layout, response)
+
+    def _pair(self, x: Complex, weights: Real | None, maps: Complex | None) -> Complex:
         if maps is None:
             return self._weighted(x, weights)
         total = np.zeros_like(x)
@@ -94,10 +116,37 @@ class CpuNufft:
         y = self.forward(x)
         return self.adjoint(y if weights is None else np.multiply(y, weights, out=y))
 
+    def _response_for(self, weights: Real | None) -> Real:
+        """What convolution multiplies the image's transform by, from the last call or made now."""
+        with self._lock:
+            if self._response is None or not same(self._response[0], weights):
+                kept = None if weights is None else weights.copy()
+                self._response = kept, response_of(self._spread(weights), self._layout)
+            return self._response[1]
+
+    def _spread(self, weights: Real | None) -> Complex:
+        """The point spread function on the layout's grid, in FFT order; in double precision, then rounded once."""
+        import finufft
+
+        lengths = self._layout.lengths[3 - len(self.shape) :]
+        options = {"nthreads": self.threads, "upsampfac": 1.25, "modeord": 1}
+        plan = finufft.Plan(1, lengths, 1, SPREAD_EPS, 1, dtype="complex128", **options)
+        plan.setpts(*self._axes(np.dtype(np.float64)))
+        values = np.ones(self.samples, np.complex128) if weights is None else weights.astype(np.complex128)
+        spread: Complex = plan.execute(values.ravel()).astype(np.complex64)
+        return spread.reshape(self._layout.lengths)
+
     def __reduce__(self) -> tuple[Any, ...]:
         # FINUFFT's plan is a C pointer.
-        return _rebuild, (self._points, self.shape, self.eps, self.threads)
+        return _rebuild, (self._points, self.shape, self.eps, self.threads, self._convolver.engine.name)
 
 
-def _rebuild(points: Real, shape: tuple[int, ...], eps: float, threads: int) -> CpuNufft:
-    return CpuNufft(points, shape, eps=eps, threads=threads)
+def same(first: Real | None, second: Real | None) -> bool:
+    """Whether both are None or hold equal numbers."""
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)
+
+
+def _rebuild(points: Real, shape: tuple[int, ...], eps: float, threads: int, engine: str) -> CpuNufft:
+    return CpuNufft(points, shape, eps=eps, convolver=open_convolver(engine, threads))
