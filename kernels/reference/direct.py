@@ -150,11 +150,19 @@ def along(matrix: NDArray[np.float64], x: Exact, axis: int) -> Exact:
 
 
 def low_rank(x: Complex | Exact, threshold: float, block: tuple[int, ...], shift: tuple[int, ...]) -> Exact:
-    """The singular values of each block [frame, voxel] shrunk, by LAPACK's SVD."""
+    """The singular values of each block [frame, voxel] shrunk, by LAPACK's SVD; NaN where a block is not finite."""
     axes = tuple(range(1, x.ndim))
     out = np.roll(x.astype(np.complex128), [-s for s in shift], axes)
     for start in product(*(range(0, n, b) for n, b in zip(x.shape[1:], block, strict=True))):
         part = (slice(None), *(slice(s, s + b) for s, b in zip(start, block, strict=True)))
-        left, values, right = np.linalg.svd(out[part].reshape(len(x), -1), full_matrices=False)
-        out[part] = (left * np.maximum(values - threshold, 0) @ right).reshape(out[part].shape)
+        out[part] = shrink_values(out[part].reshape(len(x), -1), threshold).reshape(out[part].shape)
     return np.roll(out, shift, axes)
+
+
+def shrink_values(matrix: Exact, threshold: float) -> Exact:
+    """A matrix with its singular values less `threshold`, none below zero."""
+    if not np.isfinite(matrix).all():
+        return np.full_like(matrix, np.nan)
+    left, values, right = np.linalg.svd(matrix, full_matrices=False)
+    shrunk: Exact = left * np.maximum(values - threshold, 0) @ right
+    return shrunk
