@@ -27,12 +27,11 @@ Record = Callable[[Runtime, Work], Work]
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """A CUDA graph and what must live as long: its memory, its stream and the arrays that `work` reads."""
+    """A CUDA graph, and its memory and stream, which must live as long."""
 
     graph: Any
     pool: Any
     stream: Any
-    work: Work
 
     def start(self) -> None:
         """Queue the graph on the current stream."""
@@ -42,8 +41,10 @@ class Recorded:
 def record_graph(runtime: Any, work: Work) -> Work:
     """`work`, which may only queue work for the device, recorded as a CUDA graph: a function that starts it.
 
+    CuPy records its own kernels and cuFFT but raises for cuBLAS, cuSOLVER and copies to the host (CuPy 14).
     Memory that `work` takes comes from a pool that belongs to the graph, so that nothing else is there when it is
-    started again; the stream stays too, because the FFT's plans are kept by stream. Waits for the device.
+    started again; the stream stays too, because the FFT's plans are kept by stream. The caller keeps the arrays that
+    `work` closes over. Waits for the device.
     """
     cupy = runtime.xp
     pool = cupy.cuda.MemoryPool()
@@ -57,7 +58,7 @@ def record_graph(runtime: Any, work: Work) -> Work:
             stream.begin_capture()
             work()
             graph = stream.end_capture()
-    return Recorded(graph, pool, stream, work).start
+    return Recorded(graph, pool, stream).start
 
 
 class CudaCg:
@@ -65,7 +66,7 @@ class CudaCg:
 
     `normal` is Hermitian and positive semidefinite, and is called while recording only: it may queue work for the
     device but not wait for it, and reads its own arrays (maps, weights) where they lay then, whatever they hold at the
-    time of a solve. Solves belong to one stream at a time. Holds five arrays of `shape` and what `normal` takes.
+    time of a solve. Solves belong to one stream at a time. Holds four arrays of `shape` and what `normal` takes.
     """
 
     def __init__(
