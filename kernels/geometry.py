@@ -177,8 +177,9 @@ def density_voronoi(points: Real) -> Real:
 
     A weight is the part of k-space that is nearer to the sample than to any other, over (2π)ᵈ, inside the smallest
     disc (ball) round the centre that holds all samples, or inside the box ±π where samples reach its corners.
-    Samples at one place, within 1e-6 radians, share a cell evenly. Scale: see `density_pipe_menon`.
-    Raises ValueError for other axes, or fewer than four places.
+    Samples at one place, within 1e-6 radians, share a cell evenly. Scale: see `density_pipe_menon`. Where spokes meet,
+    the cell is half as large again as `density_radial` has it, which lifts the image by a constant.
+    Raises ValueError for other axes, or fewer than axes + 2 places.
     """
     axes = points.shape[-1]
     if axes not in (2, 3):

@@ -124,9 +124,10 @@ def plan_geometry(points: Real, shape: tuple[int, ...], *, eps: float, sigma: fl
 
     Folding, scaling and weights are computed in double precision and stored as float32.
     """
+    folded = fold(points, shape).reshape(-1, len(shape))
     chosen = spreading(eps, sigma=sigma, shape=tuple(shape))
     fine = tuple(fine_size(n, chosen) for n in shape)
-    cells = fold(points, shape).reshape(-1, len(shape)) * (np.array(fine) / (2 * pi))
+    cells = folded * (np.array(fine) / (2 * pi))
     first = np.ceil(cells - chosen.width / 2)
     start = (first % fine).astype(np.int32)
     tile = (TILE_EDGE[len(shape)],) * len(shape)

@@ -19,17 +19,22 @@ from kernels.contract import Complex, DeviceError, Real
 from kernels.cpu import coils, prox, wavelet
 from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
-from kernels.cpu.nufft import CpuNufft
+from kernels.cpu.nufft import CpuNufft, size_bytes
 from kernels.cpu.rss import FusedRss
 from kernels.cpu.team import Team
 from kernels.cpu.toeplitz import Convolver
+from kernels.geometry import check_points
+from kernels.plans import Plans, content_key
 
 
 class CpuKernels:
     """The kernels of this machine's CPU; see `kernels.contract.Kernels`."""
 
-    def __init__(self, *, threads: int = 1, engine: str = "fftw") -> None:
-        """At most `threads` threads, which only the NUFFT uses; FFTs by `engine`, "fftw" or "scipy"."""
+    def __init__(self, *, threads: int = 1, engine: str = "fftw", plan_bytes: int = 512 << 20) -> None:
+        """At most `threads` threads, which only the NUFFT uses; FFTs by `engine`, "fftw" or "scipy".
+
+        NUFFT plans used last are kept, together at most `plan_bytes`.
+        """
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1: ask for one thread or more")
         if engine not in ENGINES:
@@ -40,10 +45,17 @@ class CpuKernels:
         self._fft = CentredFft(chosen)
         self._rss = FusedRss(chosen)
         self._convolver = Convolver(chosen, Team(threads))
+        self.plans = Plans(plan_bytes)
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
         """See `Kernels.nufft`."""
-        return CpuNufft(points, shape, eps=eps, convolver=self._convolver)
+        check_points(points, shape)
+        key = content_key(points), tuple(shape), eps
+        return self.plans.get(
+            key,
+            lambda: CpuNufft(points, shape, eps=eps, convolver=self._convolver),
+            size_bytes=size_bytes(points.size // len(shape), shape),
+        )
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""

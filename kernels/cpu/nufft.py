@@ -52,7 +52,7 @@ class CpuNufft:
         self._dtype = np.dtype(np.complex64 if single else np.complex128)
         self._plan = self._build()
         self._layout = layout_of(self.shape)
-        self._convolves = prefers_toeplitz(prod(self.samples), self.shape, eps=MARGIN * eps)
+        self.convolves = prefers_toeplitz(prod(self.samples), self.shape, eps=MARGIN * eps)
         self._response: tuple[Real | None, Real] | None = None
 
     def _build(self) -> Any:
@@ -97,7 +97,7 @@ class CpuNufft:
     def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
         """See `NufftPlan.normal`."""
         check_normal(self, x, weights, maps)
-        if not self._convolves:
+        if not self.convolves:
             return self._pair(x, weights, maps)
         response = self._response_for(weights)
         if maps is None:
@@ -139,6 +139,14 @@ class CpuNufft:
     def __reduce__(self) -> tuple[Any, ...]:
         # FINUFFT's plan is a C pointer.
         return _rebuild, (self._points, self.shape, self.eps, self.threads, self._convolver.engine.name)
+
+
+def size_bytes(points: int, shape: tuple[int, ...]) -> int:
+    """About what a plan holds: coordinates in double precision and FINUFFT's copy with its order, a fine grid, and the
+    response of the normal operator."""
+    axes, voxels = len(shape), prod(shape)
+    convolves = prefers_toeplitz(points, shape, eps=MARGIN * FINEST_EPS)
+    return int(points * (8 * axes + 4 * axes + 8) + voxels * (8 * 1.25**axes + convolves * 4 * 2**axes))
 
 
 def same(first: Real | None, second: Real | None) -> bool:

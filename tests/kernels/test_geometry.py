@@ -9,7 +9,7 @@ import pytest
 
 import kernels
 from kernels.contract import Real
-from kernels.geometry import density_pipe_menon, density_radial, fold
+from kernels.geometry import density_pipe_menon, density_radial, density_voronoi, fold
 from tests import tolerances
 from tests.cases import cartesian, spiral, spokes, uniform
 from tests.laws import assert_near, distance
@@ -125,3 +125,61 @@ def test_both_ways_agree_where_spokes_are_dense() -> None:
 def test_refuses_points_that_are_no_spokes(points: Real, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         density_radial(points)
+
+
+@pytest.mark.parametrize("shape", [(12, 15), (5, 6, 7)], ids=str)
+def test_cells_of_a_cartesian_grid_are_equal_boxes(shape: tuple[int, ...]) -> None:
+    weights = density_voronoi(cartesian(shape))
+    inner = tuple(slice(1, -1) for _ in shape)
+    assert np.abs(weights[inner] * prod(shape) - 1).max() <= 1e-5  # corners of cells from points rounded to float32
+    assert weights.sum() == pytest.approx(1, rel=1e-5)  # all of the box ±π
+
+
+def test_cells_of_random_points_fill_the_box(rng: np.random.Generator) -> None:
+    for axes, count in ((2, 900), (3, 400)):
+        weights = density_voronoi(uniform(rng, count, axes))
+        assert weights.min() > 0
+        assert weights.sum() == pytest.approx(1, rel=1e-5)
+
+
+def test_cells_of_spokes_are_the_analytic_weights() -> None:
+    points = spokes(89, 96)
+    weights, expected = density_voronoi(points), density_radial(points)
+    radius = np.abs(np.arange(96) - 48)
+    between = (radius > 4) & (radius < 44)  # near the centre and the rim cells are no rectangles
+    # A chord stands for the arc of 2π/178 or less: 1/24 of its square shorter.
+    np.testing.assert_allclose(weights[:, between], expected[:, between], rtol=(2 * np.pi / 89) ** 2)
+    # The disc of radius π over (2π)², whose polygon has 89 corners or more.
+    assert weights.sum() == pytest.approx(np.pi / 4, rel=3e-3)
+
+
+def test_cells_integrate_over_the_plane_but_for_the_centre() -> None:
+    points, sigma, step = spokes(144, 96), 0.5, 2 * np.pi / 96
+    f = np.exp(-(points.astype(np.float64) ** 2).sum(axis=-1) / (2 * sigma**2))
+    integral = 2 * np.pi * sigma**2
+    # The disc of the centre's cell is π step²/4, where Euler and Maclaurin's sum wants π step²/6 (`ramp_across`).
+    excess = np.pi * step**2 * (1 / 4 - 1 / 6)
+    found = (density_voronoi(points) * f).sum() * (2 * np.pi) ** 2
+    # Chords for arcs, 1/24 of the square of at most 2π/144·1.6; the next term of the sum is smaller.
+    assert found == pytest.approx(integral + excess, rel=(2 * np.pi / 144) ** 2)
+
+
+def test_samples_at_one_place_share_its_cell() -> None:
+    once = spokes(8, 32)
+    twice = np.concatenate([once, once])
+    shared, alone = density_voronoi(twice).reshape(2, 8, 32), density_voronoi(once)
+    assert np.array_equal(shared[0], shared[1])
+    assert_near(shared.sum(axis=0), alone, 8 * tolerances.ROUND)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (np.zeros((4, 8, 1), np.float32), "points have 1 axes, expected 2 or 3: use density_pipe_menon"),
+        (np.zeros((4, 2), np.float32), "points lie at 1 places, expected at least 4: use density_pipe_menon"),
+        (np.full((4, 2), np.nan, np.float32), "points reach nan radians per voxel"),
+    ],
+)
+def test_refuses_points_without_cells(points: Real, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        density_voronoi(points)
