@@ -48,7 +48,7 @@ class CudaProx:
             )
         grid = tuple(blocks_of(n, b) for n, b in zip(sizes, edges, strict=True))[::-1]
         if max(grid[1:]) > MOST_BLOCKS_YZ:
-            raise ValueError(f"{grid} blocks, expected at most {MOST_BLOCKS_YZ} along y and z: use larger ones")
+            raise ValueError(f"{max(grid[1:])} blocks along y or z, expected at most {MOST_BLOCKS_YZ}: use larger ones")
         source = self._runtime.xp.ascontiguousarray(x)
         out = self._runtime.xp.empty(x.shape, np.complex64)
         arguments = (source, out, float(threshold), len(x), *sizes, *edges, *moved)
