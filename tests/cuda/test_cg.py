@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -151,3 +153,70 @@ def test_refuses_what_it_was_not_recorded_for(bench: Bench, rng: np.random.Gener
         made.solve(bench.put(noise(rng, *SHAPE).astype(np.complex128)))
     with pytest.raises(ValueError, match="iterations is 0, expected at least 1: ask for one or more"):
         cg.CudaCg(bench.runtime, normal_of(matrix), shape=SHAPE, iterations=0, record=bench.record)
+
+
+class FakeCuda:
+    """CuPy's calls that recording uses, written down in order: no machine of the project has a GPU to record on."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+        self.cuda = self
+
+    def note(self, name: str) -> None:
+        self.calls.append(name)
+
+    def get_current_stream(self) -> FakeCuda:
+        return self
+
+    def synchronize(self) -> None:
+        self.note("synchronize")
+
+    @contextmanager
+    def Device(self, number: int) -> Iterator[None]:
+        self.note(f"device {number}")
+        yield
+
+    @contextmanager
+    def using_allocator(self, malloc: str) -> Iterator[None]:
+        self.note(f"take memory from {malloc}")
+        yield
+        self.note("take memory as before")
+
+    def MemoryPool(self) -> Any:
+        return SimpleNamespace(malloc="the graph's pool")
+
+    def Stream(self, *, non_blocking: bool) -> Any:
+        assert non_blocking  # the default stream would wait for one that blocks, which ends a recording
+        fake = self
+
+        class Stream:
+            synchronize = fake.synchronize
+
+            def __enter__(self) -> None:
+                fake.note("enter stream")
+
+            def __exit__(self, *_: object) -> None:
+                fake.note("leave stream")
+
+            def begin_capture(self) -> None:
+                fake.note("begin")
+
+            def end_capture(self) -> Any:
+                fake.note("end")
+                return SimpleNamespace(launch=lambda: fake.note("launch"))
+
+        return Stream()
+
+
+def test_work_is_rehearsed_then_recorded_once_in_memory_of_its_own() -> None:
+    fake = FakeCuda()
+    start = cg.record_graph(SimpleNamespace(xp=fake, number=3), lambda: fake.note("work"))
+    assert fake.calls == [
+        *("device 3", "synchronize", "take memory from the graph's pool", "enter stream"),
+        *("work", "work", "synchronize", "begin", "work", "end"),
+        *("leave stream", "take memory as before"),
+    ]
+    fake.calls.clear()
+    start()
+    start()
+    assert fake.calls == ["launch", "launch"]
