@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from kernels.contract import Complex, NufftPlan, Real
+    from kernels.contract import Complex, Real
+
+
+class Sampled(Protocol):
+    """What maps images of `shape` to and from `samples`."""
+
+    shape: tuple[int, ...]
+    samples: tuple[int, ...]
 
 
 def check_complex(array: Complex, name: str, axes: int) -> None:
@@ -85,11 +92,16 @@ def _check_whitening(whitening: Complex, coils: int) -> None:
         )
 
 
-def check_normal(plan: NufftPlan, x: Complex, weights: Real | None, maps: Complex | None) -> None:
+def check_weights(weights: Real | None, samples: tuple[int, ...]) -> None:
+    """`weights`, where there are any, must be float32 of shape `samples`."""
+    if weights is not None and (weights.dtype != np.float32 or weights.shape != samples):
+        raise ValueError(f"weights are {weights.dtype} {weights.shape}, expected float32 {samples}: convert them")
+
+
+def check_normal(plan: Sampled, x: Complex, weights: Real | None, maps: Complex | None) -> None:
     """The arguments of `NufftPlan.normal`: weights float32 [*samples]; with maps [coil, *shape], x is [*shape]."""
     check_last(x, "x", plan.shape)
-    if weights is not None and (weights.dtype != np.float32 or weights.shape != plan.samples):
-        raise ValueError(f"weights are {weights.dtype} {weights.shape}, expected float32 {plan.samples}: convert them")
+    check_weights(weights, plan.samples)
     if maps is not None:
         check_last(maps, "maps", plan.shape)
         if maps.ndim != len(plan.shape) + 1 or x.shape != plan.shape:

@@ -10,6 +10,7 @@ from kernels.cuda.coils import CudaCoils
 from kernels.cuda.fft import CudaFft
 from kernels.cuda.nufft import CudaNufft
 from kernels.cuda.prox import CudaProx
+from kernels.cuda.toeplitz import CudaToeplitz
 from kernels.cuda.wavelet import CudaWavelet
 
 
@@ -32,6 +33,10 @@ class CudaKernels:
     def nufft(self, points: Any, shape: tuple[int, ...], *, eps: float = 1e-4) -> CudaNufft:
         """See `Kernels.nufft`; points may be in host memory too. Waits for the device."""
         return CudaNufft(self._runtime, points, shape=shape, eps=eps)
+
+    def toeplitz(self, points: Any, shape: tuple[int, ...], *, weights: Real | None = None) -> CudaToeplitz:
+        """The normal operator of `nufft` with these weights, for a solver to apply many times. Waits for the device."""
+        return CudaToeplitz(self._runtime, points, shape=shape, weights=weights)
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""

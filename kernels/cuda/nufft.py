@@ -45,7 +45,8 @@ class CudaNufft:
         self._runtime = runtime
         self._points = runtime.get(points)
         geometry = plan_geometry(*lift(self._points, self.shape), eps=eps, sigma=sigma)
-        self._grid = Grid(runtime, geometry)
+        scales = tuple((1 / factor.astype(np.float64)).astype(np.float32) for factor in geometry.deapodise)
+        self._grid = Grid(runtime, geometry.shape, geometry.fine, scales)
         self._lists = Lists(runtime, geometry, half_weights=half_weights)
 
     def forward(self, x: Complex) -> Complex:
@@ -53,7 +54,7 @@ class CudaNufft:
         check_here(self._runtime, x=x)
         check_last(x, "x", self.shape)
         batch = x.shape[: x.ndim - len(self.shape)]
-        images = self._images(x)
+        images = self._grid.images(x)
         y = self._runtime.xp.empty((len(images), self._lists.points), np.complex64)
         for part in self._grid.turns(len(images)):
             self._lists.interpolate(self._grid.pad(images[part]), y[part], planned=False)
@@ -77,27 +78,13 @@ class CudaNufft:
         check_here(self._runtime, x=x, weights=weights, maps=maps)
         check_normal(self, x, weights, maps)
         factor = None if weights is None else weights.ravel()[self._lists.order]
-        images, out = self._images(x), self._runtime.xp.empty(x.shape, np.complex64)
-        if maps is None:
-            targets = out.reshape(-1, *self._grid.size)
-            for part in self._grid.turns(len(images)):
-                self._grid.crop(self._there_and_back(self._grid.pad(images[part]), factor), targets[part])
-            return out  # type: ignore[no-any-return]
-        coils, target = self._images(maps), out.reshape(self._grid.size)
-        for part in self._grid.turns(len(coils)):
-            grid = self._there_and_back(self._grid.pad(images[0], maps=coils[part]), factor)
-            self._grid.combine(grid, coils[part], target, more=part.start > 0)
-        return out  # type: ignore[no-any-return]
+        return self._grid.there_and_back(x, maps, lambda grid: self._through_points(grid, factor))
 
-    def _there_and_back(self, grid: Any, factor: Any) -> Any:
-        """Fine grid → points · factor → fine grid, which is written over."""
+    def _through_points(self, grid: Any, factor: Any) -> None:
+        """Fine grid → points · factor → fine grid, in place."""
         y = self._runtime.xp.empty((self._lists.points, grid.shape[2]), np.complex64)
         self._lists.interpolate(grid, y, planned=True, factor=factor)
         self._lists.spread(y, grid, planned=True)
-        return grid
-
-    def _images(self, x: Complex) -> Any:
-        return self._runtime.xp.ascontiguousarray(x).reshape(-1, *self._grid.size)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Device memory has no meaning elsewhere.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime
 from kernels.plan import Geometry, Index, Integers
 
@@ -19,43 +20,65 @@ GRID_BYTES = 8 << 30  # of one fine grid; where this holds fewer coils, they are
 WIDTHS = range(2, 10)  # what kernels.plan may choose
 HALF_WIDTHS = range(2, 7)  # the same for eps ≥ 1e-3
 ROW_THREADS = 128
+Scales = tuple[Real, ...]
 
 
 class Grid:
     """Images [coil, z, y, x] ↔ fine grids [z, y, coil, x] of their transform; two axes are three with z = 1."""
 
-    def __init__(self, runtime: Runtime, geometry: Geometry) -> None:
+    def __init__(self, runtime: Runtime, shape: tuple[int, ...], fine: tuple[int, ...], scales: Scales) -> None:
+        """`scales` [axis][voxel] multiply the image on either way."""
         self._runtime = runtime
-        self._fine = solid(geometry.fine)
-        self.size = solid(geometry.shape)
-        scales = [1 / factor.astype(np.float64) for factor in geometry.deapodise]
-        scales = [np.ones(1)] * (3 - len(scales)) + scales
-        self._scales = [runtime.put(scale.astype(np.float32)) for scale in scales]
-        self._most = max(1, min(max(LANES[len(geometry.shape)]), GRID_BYTES // (8 * prod(self._fine))))
+        self.size, self.fine = solid(shape), solid(fine)
+        ones = [np.ones(1, np.float32)] * (3 - len(scales))
+        self._scales = [runtime.put(scale) for scale in (*ones, *scales)]
+        self._most = max(1, min(max(LANES[len(shape)]), GRID_BYTES // (8 * prod(fine))))
 
     def turns(self, coils: int) -> Iterator[slice]:
         """Coils whose fine grids are held at once."""
         return (slice(first, min(first + self._most, coils)) for first in range(0, coils, self._most))
 
+    def images(self, x: Complex) -> Any:
+        """x [*batch, *shape] as contiguous [coil, z, y, x]."""
+        return self._runtime.xp.ascontiguousarray(x).reshape(-1, *self.size)
+
+    def there_and_back(self, x: Complex, maps: Complex | None, through: Callable[[Any], None]) -> Complex:
+        """What `through` does to fine grids, done to images x [*batch, *shape]; with maps, Σ conj(maps) … maps x."""
+        out = self._runtime.xp.empty(x.shape, np.complex64)
+        images, coils = self.images(x), None if maps is None else self.images(maps)
+        for part in self.turns(len(images if coils is None else coils)):
+            grid = self.pad(images[part]) if coils is None else self.pad(images[0], maps=coils[part])
+            through(grid)
+            if coils is None:
+                self.crop(grid, out.reshape(-1, *self.size)[part])
+            else:
+                self.combine(grid, coils[part], out.reshape(self.size), more=part.start > 0)
+        return out  # type: ignore[no-any-return]
+
     def empty(self, coils: int) -> Any:
         """A fine grid to write on."""
-        depth, height, width = self._fine
+        depth, height, width = self.fine
         return self._runtime.xp.empty((depth, height, coils, width), np.complex64)
 
     def pad(self, images: Any, *, maps: Any = None) -> Any:
         """The transform of images [coil, z, y, x], or of maps · image, on the fine grid; only what is not 0 is read."""
         coils = len(images if maps is None else maps)
         grid = self.empty(coils)
-        rows = (self._fine[0] * self._fine[1] * coils,)
-        self._launch("pad", rows, images, maps, grid, *self._scales, coils, *self.size, *self._fine)
-        for z in kept(self.size[0], self._fine[0]):
+        rows = (self.fine[0] * self.fine[1] * coils,)
+        self._launch("pad", rows, images, maps, grid, *self._scales, coils, *self.size, *self.fine)
+        for z in kept(self.size[0], self.fine[0]):
             for plane in grid[z]:
-                for y in kept(self.size[1], self._fine[1]):
+                for y in kept(self.size[1], self.fine[1]):
                     self._along_x(plane[y], inverse=False)
                 self._along_first(plane, inverse=False)
-        if self._fine[0] > 1:
+        if self.fine[0] > 1:
             self._along_first(grid, inverse=False)
         return grid
+
+    def multiply(self, grid: Any, spectrum: Any) -> None:
+        """grid · spectrum [z, y, x] of all coils, in place."""
+        rows = (self.fine[0] * self.fine[1] * grid.shape[2],)
+        self._launch("multiply", rows, grid, spectrum, grid.shape[2], self.fine[2])
 
     def crop(self, grid: Any, images: Any) -> None:
         """Images [coil, z, y, x] from a fine grid, which is transformed in place where the images need it."""
@@ -69,20 +92,20 @@ class Grid:
 
     def _crop(self, grid: Any, maps: Any, image: Any, *, blocks: int, more: bool) -> None:
         rows = (self.size[0] * self.size[1], blocks)
-        sizes = (grid.shape[2], *self.size, *self._fine)
+        sizes = (grid.shape[2], *self.size, *self.fine)
         self._launch("crop", rows, grid, maps, image, *self._scales, *sizes, int(more))
 
     def _invert(self, grid: Any) -> None:
-        if self._fine[0] > 1:
+        if self.fine[0] > 1:
             self._along_first(grid, inverse=True)
-        for z in kept(self.size[0], self._fine[0]):
+        for z in kept(self.size[0], self.fine[0]):
             for plane in grid[z]:
                 self._along_first(plane, inverse=True)
-                for y in kept(self.size[1], self._fine[1]):
+                for y in kept(self.size[1], self.fine[1]):
                     self._along_x(plane[y], inverse=True)
 
     def _along_x(self, lines: Any, *, inverse: bool) -> None:
-        flat = lines.reshape(-1, self._fine[2])
+        flat = lines.reshape(-1, self.fine[2])
         self._runtime.fft(flat, flat, axis=1, inverse=inverse)
 
     def _along_first(self, lines: Any, *, inverse: bool) -> None:

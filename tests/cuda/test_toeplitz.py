@@ -1,0 +1,56 @@
+"""The normal operator as a convolution: against the direct sum, on the CUDA source executed here."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kernels.cuda.toeplitz import CudaToeplitz
+from kernels.reference import direct
+from tests import tolerances
+from tests.cases import COILS, noise, uniform
+from tests.cuda.shim import ShimRuntime, all_names, find_compiler
+from tests.laws import assert_adjoint, assert_near, assert_repeatable
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="g++ is not installed: no CUDA source is executed here")
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(13)
+
+
+@pytest.fixture(scope="module")
+def shim() -> ShimRuntime:
+    return ShimRuntime(all_names(), seed=4)
+
+
+@pytest.mark.parametrize("shape", [(15,), (16, 16), (13, 18), (9, 1), (8, 7, 6)], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_it_is_the_normal_operator(
+    shim: ShimRuntime, rng: np.random.Generator, shape: tuple[int, ...], weighted: bool
+) -> None:
+    points = uniform(rng, 300, len(shape))
+    weights = rng.uniform(0.1, 1, 300).astype(np.float32) if weighted else None
+    operator = CudaToeplitz(shim, points, shape=shape, weights=weights)
+    x = noise(rng, 2, *shape)
+    assert_near(
+        operator.normal(x), direct.nufft_normal(points, x, shape, weights=weights, maps=None), tolerances.NORMAL
+    )
+    assert_adjoint(operator.normal, operator.normal, x[0], x[1], tolerances.ADJOINT)
+    assert_repeatable(operator.normal, x)
+
+
+@pytest.mark.parametrize("coils", COILS)
+def test_it_folds_maps_in(shim: ShimRuntime, rng: np.random.Generator, coils: int) -> None:
+    points, shape = uniform(rng, 200, 2), (9, 12)
+    x, maps = noise(rng, *shape), noise(rng, coils, *shape)
+    operator = CudaToeplitz(shim, points, shape=shape)
+    expected = direct.nufft_normal(points, x, shape, weights=None, maps=maps)
+    assert_near(operator.normal(x, maps=maps), expected, tolerances.NORMAL)
+
+
+def test_refuses_weights_that_do_not_fit(shim: ShimRuntime) -> None:
+    weights = np.ones(3, np.float64)
+    with pytest.raises(ValueError, match=r"weights are float64 \(3,\), expected float32 \(4,\): convert them"):
+        CudaToeplitz(shim, np.zeros((4, 2), np.float32), shape=(8, 8), weights=weights)  # type: ignore[arg-type]
