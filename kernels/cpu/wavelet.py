@@ -6,17 +6,18 @@ from math import sqrt
 
 import numpy as np
 
-from kernels.contract import Complex
+from kernels.contract import Complex, Real
 
 LOW = tuple((a + b * sqrt(3)) / (4 * sqrt(2)) for a, b in ((1, 1), (3, 1), (3, -1), (1, -1)))
 HIGH = (LOW[3], -LOW[2], LOW[1], -LOW[0])
 Grid = tuple[int, ...]
+Values = Complex | Real
 
 
 def forward(x: Complex, levels: Grid, shift: Grid) -> Complex:
     """See `kernels.contract.Kernels.wavelet`; `shift` is reduced modulo the grid."""
     axes = tuple(range(-len(levels), 0))
-    out = np.roll(x, [-s for s in shift], axes)
+    out = np.roll(np.ascontiguousarray(x), [-s for s in shift], axes) if any(shift) else x.copy()
     for level in range(max(levels)):
         part = corner(out.shape, levels, level)
         values = out[part]
@@ -53,7 +54,7 @@ def splitting(levels: Grid, level: int) -> list[int]:
 def analyse(x: Complex, axis: int) -> Complex:
     """One level along `axis`: output k of either half sums four taps at inputs 2k − 1 … 2k + 2, modulo the length."""
     out = np.empty(x.shape, np.complex64)
-    source, target = np.moveaxis(x, axis, 0), np.moveaxis(out, axis, 0)
+    source, target = along_first(x, axis), along_first(out, axis)
     even, odd = source[0::2], source[1::2]
     half = len(even)
     for band, taps in ((target[:half], LOW), (target[half:], HIGH)):
@@ -67,7 +68,7 @@ def analyse(x: Complex, axis: int) -> Complex:
 def synthesise(x: Complex, axis: int) -> Complex:
     """The transpose of `analyse`."""
     out = np.empty(x.shape, np.complex64)
-    source, target = np.moveaxis(x, axis, 0), np.moveaxis(out, axis, 0)
+    source, target = along_first(x, axis), along_first(out, axis)
     half = len(source) // 2
     low, high = source[:half], source[half:]
     for samples, own, other, step in ((target[0::2], 1, 3, 1), (target[1::2], 2, 0, -1)):
@@ -77,7 +78,12 @@ def synthesise(x: Complex, axis: int) -> Complex:
     return out
 
 
-def add_rolled(total: Complex, values: Complex, step: int) -> None:
+def along_first(x: Complex, axis: int) -> Values:
+    """`x` with `axis` first, as real numbers where that axis is not the last: a tap is real, and half the products."""
+    return np.moveaxis(x if axis == -1 else x.view(np.float32), axis, 0)
+
+
+def add_rolled(total: Values, values: Values, step: int) -> None:
     """total += values rolled by `step` of 1 or −1 along the first axis."""
     if step == 1:
         total[1:] += values[:-1]
