@@ -176,7 +176,7 @@ class ScanStream:
         if self.frames >= self._config.scan_frames:
             raise LimitError(f"the scan has more than {self._config.scan_frames} frames, the limit here: split it")
         encoding = self.header.encodings[index.counters.encoding]
-        recipe = choose(self.recipe, encoding)
+        recipe = choose(self.recipe, encoding, calibrated=index.calibrated)
         method = METHODS[recipe.method]
         reference = FrameRef(
             self._scan,

@@ -81,13 +81,14 @@ class FrameIndex:
 
     Among the rows are calibration lines embedded in the frame, which some methods use; no other frame has them either.
     `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
-    says in words what is wrong.
+    says in words what is wrong; `calibrated` whether lines that only calibrate are among the rows.
     """
 
     counters: Counters
     rows: Rows
     complete: bool = True
     warnings: tuple[str, ...] = ()
+    calibrated: bool = False
 
 
 @dataclass(slots=True)
@@ -268,7 +269,8 @@ class Assembler:
             warnings += (
                 f"the readouts repeat counters: this is image {passes} of slice {key[1]}, repetition {key[4]}",
             )
-        return FrameIndex(Counters(*key), self._with_embedded(key, frame, until), complete, warnings)
+        rows = self._with_embedded(key, frame, until)
+        return FrameIndex(Counters(*key), rows, complete, warnings, calibrated=len(rows) > frame.count)
 
     def _with_embedded(self, key: Key, frame: _Open, until: int) -> Rows:
         """The frame's rows and the calibration lines that came before row `until`."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from kernels.contract import Kernels
 from recon import __version__
-from recon.assemble import Assembler, FrameIndex
+from recon.assemble import Assembler, FrameIndex, is_calibration
 from recon.cache import Cache
 from recon.errors import ScanError
 from recon.gather import gather, select
@@ -48,7 +48,8 @@ def reconstruct_frame(
     cache: Cache,
 ) -> list[Image]:
     """The images of one frame from exactly its `readouts`, whitened where there is `noise`; raises ReconError."""
-    recipe = choose(recipe, header.encodings[int(readouts[0].head["encoding_space_ref"][0])])
+    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    recipe = choose(recipe, encoding, calibrated=any(is_calibration(run.head["flags"]).any() for run in readouts))
     try:
         with np.errstate(all="ignore"):  # what is not finite shows in the image
             images = _images(header, readouts, noise, recipe, Workbench(kernels, cache))

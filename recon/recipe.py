@@ -45,14 +45,16 @@ PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-2),
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
+    "maps": Parameter("espirit", choices=("espirit", "walsh")),
 }
 
 _COMMON = ("output", "oversampling", "whiten")
 METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit"),
     "fft": (*_COMMON, "combine"),
+    "grappa": (*_COMMON, "combine"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
-    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda"),
+    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps"),
     "null": (),
 }
 
@@ -167,9 +169,9 @@ _ALIASES: Mapping[str, Recipe] = {
     "default_short.xml": Recipe(),
     "default_optimized.xml": Recipe(),
     "Generic_Cartesian_FFT.xml": Recipe("fft"),
-    "Generic_Cartesian_Grappa.xml": Recipe(),
-    "Generic_Cartesian_Grappa_SNR.xml": Recipe(),
-    "Generic_Cartesian_Grappa_Complex.xml": Recipe(parameters={"output": "complex"}),
+    "Generic_Cartesian_Grappa.xml": Recipe("grappa"),
+    "Generic_Cartesian_Grappa_SNR.xml": Recipe("grappa"),
+    "Generic_Cartesian_Grappa_Complex.xml": Recipe("grappa", {"output": "complex"}),
 }
 
 CATALOGUE: Mapping[str, Recipe] = {name: Recipe(name) for name in METHOD_PARAMETERS} | dict(_ALIASES)

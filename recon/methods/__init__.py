@@ -8,6 +8,7 @@ from dataclasses import replace
 from recon.lines import is_cartesian
 from recon.methods.cg_sense import CG_SENSE
 from recon.methods.fft import FFT
+from recon.methods.grappa import GRAPPA
 from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
@@ -16,13 +17,24 @@ from recon.scan import Encoding
 
 __all__ = ["METHODS", "Method", "Workbench", "choose"]
 
-METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, GRIDDING, CG_SENSE, NULL)}
+METHODS: Mapping[str, Method] = {method.name: method for method in (FFT, GRAPPA, GRIDDING, CG_SENSE, NULL)}
 
 
-def choose(recipe: Recipe, encoding: Encoding) -> Recipe:
-    """`recipe` with a method in the place of "auto": `fft` for Cartesian encodings, `gridding` for all others."""
+def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
+    """`recipe` with a method in the place of "auto".
+
+    `gridding` for non-Cartesian encodings, `grappa` for accelerated Cartesian ones whose frames are `calibrated` (hold
+    lines that only calibrate) or are said to be, `fft` for all others.
+    """
     if recipe.method != AUTO:
         return recipe
-    method = "fft" if is_cartesian(encoding) else "gridding"
+    method = _method(encoding, calibrated=calibrated)
     kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
     return replace(recipe, method=method, parameters=kept)
+
+
+def _method(encoding: Encoding, *, calibrated: bool) -> str:
+    if not is_cartesian(encoding):
+        return "gridding"
+    accelerated = max(encoding.acceleration) > 1
+    return "grappa" if accelerated and (calibrated or encoding.calibration_mode == "embedded") else "fft"

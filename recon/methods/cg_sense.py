@@ -7,16 +7,19 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
 from recon.errors import ScanError
+from recon.espirit import espirit
+from recon.grappa import centre_of
 from recon.lines import is_cartesian
-from recon.methods.combine import maps_from, whitened
+from recon.methods.combine import check_finite, maps_from, whitened
 from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, points, resize, target_of, voxels
+from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.sampling import sampling_of
 from recon.operators import Apply, cartesian_sense, regularised
 from recon.recipe import Recipe
-from recon.scan import Calibration, Encoding, Frame, Image
+from recon.scan import Calibration, Encoding, Frame, Image, Shape3
 from recon.solve import cg
 
 CENTRE_LINES = 24  # of k-space along each axis make the images that coil maps come from
@@ -36,14 +39,15 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
 def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Complex:
     """[z, y, x] of the part inside the encoded field of view.
 
-    Every line is measured from end to end, so each x is a problem of its own in (kz, ky): the transform along x and
-    the removal of oversampling happen once, before iterating.
+    Each x is a problem of its own in (kz, ky): the transform along x happens once, before iterating.
     """
     assert frame.sampled is not None
     kernels = workbench.kernels
-    kspace, sampled = _prepared(frame.kspace, frame.sampled, target, calibration, kernels)
+    sampled = resize(frame.sampled[..., None], (*target.full[:2], 1))[..., 0]
+    kspace = hybrid(resize(frame.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
     axes = 1 if sampled.shape[0] == 1 else 2
-    maps = maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=axes))
+    make_maps = _espirit_maps if recipe["maps"] == "espirit" else _walsh_maps
+    maps = make_maps(kspace, sampled, kernels)
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
     mask = sampled.reshape(flat[2:]).astype(np.float32)
     sense = cartesian_sense(kernels, maps.reshape(flat), mask, axes=axes)
@@ -53,32 +57,49 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     return resize(np.moveaxis(image, 0, -1), inner(target))
 
 
+def _espirit_maps(kspace: Complex, sampled: Mask, kernels: Kernels) -> Complex:
+    """Maps [coil, x, z, y] from the fully sampled centre of hybrid k-space [coil, x, kz, ky]."""
+    box = centre_of(sampled)
+    _check_centre(sampled, *(side.stop - side.start for side in box))
+    _, x, z, y = kspace.shape
+    calibration = middle(region(kspace, box, kernels), CENTRE_LINES)
+    return np.ascontiguousarray(np.moveaxis(_espirit(calibration, (z, y, x)), -1, 1))
+
+
+def _espirit(calibration: Complex, grid: Shape3) -> Complex:
+    """One set of maps [coil, z, y, x] of unit norm, where there is no object too: what lies there is seen."""
+    check_finite(calibration)
+    (maps,) = espirit(calibration, grid, crop=0)[0]
+    return np.ascontiguousarray(maps)
+
+
+def _walsh_maps(kspace: Complex, sampled: Mask, kernels: Kernels) -> Complex:
+    """The same from images of that centre."""
+    return maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=1 if sampled.shape[0] == 1 else 2))
+
+
 def _solved(normal: Apply, rhs: Complex, recipe: Recipe) -> Complex:
     iterations = int(recipe.number("iterations"))
     return cg(regularised(normal, recipe.number("lambda")), rhs, iterations=iterations, tolerance=1e-6)
 
 
-def _prepared(
-    kspace: Complex, sampled: Mask, target: Target, calibration: Calibration, kernels: Kernels
-) -> tuple[Complex, Mask]:
-    """White k-space [coil, x, kz, ky] without readout oversampling, and which (kz, ky) it has."""
-    full, mask = resize(kspace, target.full), resize(sampled[..., None], (*target.full[:2], 1))[..., 0]
-    lines = kernels.ifft(full, axes=1, crop=(inner(target)[2],))
-    return np.ascontiguousarray(np.moveaxis(whitened(lines, calibration, kernels), -1, 1)), mask
-
-
 def _centre_window(sampled: Mask) -> Real:
     """A smooth window [kz, ky] over the fully sampled box round the centre; raises ScanError where it is too small."""
     half_z, half_y = _centre_box(sampled)
+    _check_centre(sampled, 2 * half_z, 2 * half_y)
     nz, ny = sampled.shape
-    for half, size, name in ((half_y, ny, "kspace_encode_step_1"), (half_z, nz, "kspace_encode_step_2")):
-        if 2 * half < min(FEWEST_LINES, size - 1):
-            raise ScanError(
-                f"cg-sense finds {2 * half} fully sampled lines at the centre of {name}, expected at least"
-                f" {FEWEST_LINES} for coil maps: measure calibration lines or use fft"
-            )
     window: Real = np.outer(_bell(nz, half_z), _bell(ny, half_y)).astype(np.float32)
     return window
+
+
+def _check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
+    nz, ny = sampled.shape
+    for found, size, name in ((found_y, ny, "kspace_encode_step_1"), (found_z, nz, "kspace_encode_step_2")):
+        if found < min(FEWEST_LINES, size - 1):
+            raise ScanError(
+                f"cg-sense finds {found} fully sampled lines at the centre of {name}, expected at least"
+                f" {FEWEST_LINES} for coil maps: measure calibration lines or use fft"
+            )
 
 
 def _centre_box(sampled: Mask) -> tuple[int, int]:
@@ -124,10 +145,14 @@ def _non_cartesian(
         images = plan.adjoint(np.multiply(frame.kspace, window * sampling.scale, dtype=np.complex64))
         return whitened(images, calibration, kernels)
 
-    smooth = _radial_bell(frame.trajectory, grid)
-    low = images_of(weights * smooth)
-    maps = maps_from(low.reshape(len(low), *grid)).reshape(low.shape)
-    rhs = kernels.combine(images_of(weights), maps)
+    images = images_of(weights)
+    whole = (len(images), *grid)
+    if recipe["maps"] == "espirit":
+        maps = _espirit(middle(kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES), grid)
+    else:
+        maps = maps_from(images_of(weights * _radial_bell(frame.trajectory, grid)).reshape(whole))
+    maps = maps.reshape(images.shape)
+    rhs = kernels.combine(images, maps)
     image = _solved(lambda x: plan.normal(x, weights=weights, maps=maps), rhs, recipe)
     return image.reshape(grid)
 

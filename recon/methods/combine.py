@@ -30,11 +30,16 @@ def combined(
 
 
 def maps_from(images: Complex) -> Complex:
-    """Coil maps [coil, z, y, x] from coil images of this shape; raises FloatingPointError where they are not finite.
+    """Coil maps [coil, z, y, x] from coil images of this shape; raises FloatingPointError where they are not finite."""
+    check_finite(images)
+    return walsh(images)
+
+
+def check_finite(samples: Complex) -> None:
+    """Raises FloatingPointError unless all of the images or k-space `samples` are finite.
 
     One bad sample has spread over a coil's whole image, and maps of it would be an error of linear algebra at best.
     """
-    values = np.ascontiguousarray(images).view(np.float32)
+    values = np.ascontiguousarray(samples).view(np.float32)
     if not np.isfinite(values.max()) or not np.isfinite(values.min()):
         raise FloatingPointError("the coil images are not finite")
-    return walsh(images)

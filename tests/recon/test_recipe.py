@@ -61,6 +61,7 @@ def test_every_name_of_the_catalogue_resolves(name: str) -> None:
 def test_names_of_existing_clients_are_known() -> None:
     assert {"default.xml", "simplefft", "openrecon", "null", "Generic_Cartesian_Grappa.xml"} <= set(CATALOGUE)
     assert resolve("simplefft") == Recipe("fft")
+    assert resolve("Generic_Cartesian_Grappa.xml") == Recipe("grappa")
 
 
 @pytest.mark.parametrize("name", ["../../etc/passwd", "os.system", "", "FFT", "$HOME", "x" * 10_000])
@@ -68,7 +69,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(name)
     message = str(caught.value)
-    assert "is unknown, expected one of auto, fft, gridding, cg-sense, null" in message
+    assert "is unknown, expected one of auto, fft, grappa, gridding, cg-sense, null" in message
     assert len(message) < 600
 
 
@@ -105,7 +106,7 @@ def test_an_output_with_phase_takes_the_adaptive_combination() -> None:
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("grappa9", {}, "the method is 'grappa9', expected one of auto, fft, gridding, cg-sense, null"),
+        ("grappa9", {}, "the method is 'grappa9', expected one of auto, fft, grappa, gridding, cg-sense, null"),
         ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has combine, output,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
         ("fft", {"combine": "sum"}, "the parameter combine is 'sum', expected one of rss, adaptive"),

@@ -1,0 +1,76 @@
+"""`grappa`: regularly undersampled Cartesian k-space, its missing lines made from the measured ones of all coils."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from kernels.contract import Complex, Kernels
+from recon.errors import RecipeError
+from recon.grappa import calibrate, centre_of, fill, lattice_of, spanned
+from recon.methods import fft
+from recon.methods.combine import check_finite, maps_from
+from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
+from recon.methods.hybrid import hybrid, region
+from recon.methods.images import image_of
+from recon.methods.method import Method, Workbench
+from recon.recipe import Recipe
+from recon.scan import Calibration, Encoding, Frame, Image
+
+USUAL_UNKNOWNS, USUAL_TARGETS = 20, 3  # per coil; a typical calibration, as far as a header tells
+
+
+def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """One image, its coils combined as the recipe says; fully sampled k-space needs no calibration.
+
+    Raises RecipeError for k-space with a trajectory, ScanError where the calibration lines do not suffice.
+    """
+    if frame.sampled is None:
+        raise RecipeError(
+            f"the method grappa needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use gridding or auto"
+        )
+    centre = centre_of(frame.sampled)
+    lattice = lattice_of(frame.sampled, centre)
+    if lattice is None or lattice.acceleration == 1 or frame.sampled[spanned(frame.sampled, lattice)].all():
+        return fft.run(frame, calibration, recipe, workbench)  # nothing is missing, or not regularly
+    target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
+    kspace = resize(frame.kspace, (*frame.sampled.shape, target.full[2]))
+    lines = hybrid(kspace, frame.sampled, inner(target)[2], calibration, kernels)
+    known = region(lines, centre, kernels)
+    check_finite(known)
+    fill(lines, frame.sampled, lattice, calibrate(known, lattice))
+    pixels = combined_image(lines, target, kernels, how=recipe.text("combine"))
+    if target.full != frame.encoding.encoded.matrix:
+        pixels *= interpolation(frame.encoding, target)
+    comments = fft.unmeasured(spanned(frame.sampled, lattice))
+    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+
+
+def combined_image(lines: Complex, target: Target, kernels: Kernels, *, how: str) -> Pixels:
+    """Pixels [z, y, x] inside the encoded field of view from white, filled `lines` [coil, x, kz, ky]."""
+    coils, x = lines.shape[:2]
+    full, (z, y, _) = resize(lines, (x, *target.full[:2])), inner(target)
+    if target.full[0] == 1:  # without a partition axis of one, which would cost a pass
+        images = kernels.ifft(full[:, :, 0], axes=1, crop=(y,)).reshape(coils, x, 1, y)
+    else:
+        images = kernels.ifft(full, axes=2, crop=(z, y))
+    pixels: Pixels = kernels.rss(images) if how == "rss" else kernels.combine(images, maps_from(images))
+    return np.moveaxis(pixels, 0, -1)
+
+
+def bytes_needed(encoding: Encoding, coils: int) -> int:
+    """K-space, its transformed copy, the coils' images, and the calibration's equations."""
+    equations = 8 * 3 * 3 * (USUAL_UNKNOWNS * coils) ** 2
+    return 8 * coils * 4 * voxels(encoding) + equations + (96 << 20)
+
+
+def cost(encoding: Encoding, coils: int) -> float:
+    """Calibration by a matrix of unknowns, targets made of sources at every voxel, and one transform per coil."""
+    acceleration = prod(encoding.acceleration)
+    calibration = 2e-10 * (USUAL_UNKNOWNS * coils) ** 3 if acceleration > 1 else 0.0
+    application = 1e-10 * voxels(encoding) * coils**2 * USUAL_TARGETS if acceleration > 1 else 0.0
+    return 5e-3 + calibration + application + coils * fft_seconds(voxels(encoding))
+
+
+GRAPPA = Method("grappa", run, bytes_needed, cost, calibration=True)

@@ -1,0 +1,37 @@
+"""Cartesian k-space with its readouts transformed, and the calibration region at its centre."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from kernels.contract import Complex, Kernels
+from recon.grappa import Box, Mask
+from recon.methods.combine import whitened
+from recon.methods.grids import resize
+from recon.scan import Calibration
+
+
+def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, kernels: Kernels) -> Complex:
+    """White [coil, x, kz, ky] of the `kept` central x from `kspace` [coil, kz, ky, kx], zero where not `sampled`.
+
+    Every line is measured from end to end, so that each x is a problem of its own in (kz, ky).
+    """
+    if sampled.all():
+        lines = whitened(kernels.ifft(kspace, axes=1, crop=(kept,)), calibration, kernels)
+        return np.ascontiguousarray(np.moveaxis(lines, -1, 1))
+    measured = whitened(kernels.ifft(kspace[:, sampled], axes=1, crop=(kept,)), calibration, kernels)
+    grid = np.zeros((len(measured), kept, *sampled.shape), np.complex64, like=measured)
+    grid[:, :, sampled] = measured.swapaxes(1, 2)
+    return grid
+
+
+def region(lines: Complex, box: Box, kernels: Kernels) -> Complex:
+    """K-space [coil, kz, ky, kx] of the lines in `box` of hybrid `lines` [coil, x, kz, ky]."""
+    inside = np.ascontiguousarray(np.moveaxis(lines[:, :, box[0], box[1]], 1, -1))
+    return kernels.fft(inside, axes=1)
+
+
+def middle(kspace: Complex, widest: int) -> Complex:
+    """At most the `widest` central samples along each of the last three axes of `kspace`."""
+    z, y, x = (min(n, widest) for n in kspace.shape[-3:])
+    return resize(kspace, (z, y, x))
