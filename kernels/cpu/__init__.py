@@ -31,7 +31,7 @@ class CpuKernels:
     """The kernels of this machine's CPU; see `kernels.contract.Kernels`."""
 
     def __init__(self, *, threads: int = 1, engine: str = "fftw", plan_bytes: int = 512 << 20) -> None:
-        """At most `threads` threads, which only the NUFFT uses; FFTs by `engine`, "fftw" or "scipy".
+        """At most `threads` threads, for NUFFTs and coil operations; FFTs by `engine`, "fftw" or "scipy".
 
         NUFFT plans used last are kept, together at most `plan_bytes`.
         """
@@ -44,7 +44,8 @@ class CpuKernels:
         self.threads = threads
         self._fft = CentredFft(chosen)
         self._rss = FusedRss(chosen)
-        self._convolver = Convolver(chosen, Team(threads))
+        self._team = Team(threads)
+        self._convolver = Convolver(chosen, self._team)
         self.plans = Plans(plan_bytes)
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
@@ -81,12 +82,12 @@ class CpuKernels:
     def combine(self, images: Complex, maps: Complex) -> Complex:
         """See `Kernels.combine`."""
         check_coils(images, maps)
-        return coils.combine(images, maps)
+        return coils.combine(images, maps, self._team)
 
     def expand(self, image: Complex, maps: Complex) -> Complex:
         """See `Kernels.expand`."""
         check_expand(image, maps)
-        return coils.expand(image, maps)
+        return coils.expand(image, maps, self._team)
 
     def whiten(self, whitening: Complex, samples: Complex) -> Complex:
         """See `Kernels.whiten`."""

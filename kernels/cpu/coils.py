@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kernels.contract import Complex, Real
 from kernels.cpu.engine import TILE, even_parts
+from kernels.cpu.team import Team
 
 
 def rss(images: Complex) -> Real:
@@ -21,19 +24,40 @@ def rss(images: Complex) -> Real:
     return out.reshape(images.shape[1:])
 
 
-def combine(images: Complex, maps: Complex) -> Complex:
+def combine(images: Complex, maps: Complex, team: Team) -> Complex:
     """Σ_c conj(maps_c) · images_c: [coil, *grid] → [*grid]."""
     flat, flat_maps = images.reshape(len(images), -1), maps.reshape(len(maps), -1)
-    out = np.zeros(flat.shape[1], np.complex64)
-    for part in even_parts(len(out), TILE):
-        for values, sensitivity in zip(flat[:, part], flat_maps[:, part], strict=True):
-            out[part] += sensitivity.conj() * values
+    out = np.empty(flat.shape[1], np.complex64)
+
+    def some(parts: Sequence[slice]) -> None:
+        scratch = np.empty(TILE, np.complex64)
+        for part in parts:
+            accumulate(out[part], flat[:, part], flat_maps[:, part], scratch[: part.stop - part.start])
+
+    team.share(some, even_parts(len(out), TILE))
     return out.reshape(images.shape[1:])
 
 
-def expand(image: Complex, maps: Complex) -> Complex:
+def accumulate(total: Complex, images: Complex, maps: Complex, product: Complex) -> None:
+    """total = Σ_c conj(maps_c) · images_c over values [coil, value] that stay in the cache; `product` is scratch."""
+    np.conjugate(maps[0], out=total)
+    total *= images[0]
+    for values, sensitivity in zip(images[1:], maps[1:], strict=True):
+        np.conjugate(sensitivity, out=product)
+        np.multiply(product, values, out=product)
+        total += product
+
+
+def expand(image: Complex, maps: Complex, team: Team) -> Complex:
     """maps_c · image: [*grid] → [coil, *grid]."""
-    return np.multiply(maps, image)
+    out = np.empty(maps.shape, np.complex64)
+
+    def some(coils: Sequence[int]) -> None:
+        for coil in coils:
+            np.multiply(maps[coil], image, out=out[coil])
+
+    team.share(some, range(len(maps)))
+    return out
 
 
 def whiten(whitening: Complex, samples: Complex) -> Complex:

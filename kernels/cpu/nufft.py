@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Real
+from kernels.cpu.engine import Pool
 from kernels.cpu.toeplitz import Convolver, layout_of, open_convolver, response_of
 from kernels.cpu.tuning import prefers_toeplitz
 from kernels.geometry import fold
@@ -29,8 +31,10 @@ FINEST_SMALL_GRID_EPS = 2.4e-5
 class CpuNufft:
     """NUFFT plan for `points` [*samples, axis] on a grid of `shape` ([z,] y, x); see `kernels.contract.NufftPlan`.
 
-    Built for both directions at once and used for any number of coils and frames. One transform at a time: calls from
-    several threads wait for each other. The normal operator is a convolution where `tuning` says that it is faster; its
+    Used for both directions, any number of coils and frames, by several threads at once. Coils are dealt out to the
+    threads of the team, each with FINUFFT to itself: unlike threads inside of FINUFFT they do not wait for each other,
+    and give the same bits every time. Only the adjoint of a lone image, which FINUFFT's own threads share, may differ
+    in rounding where there are several. The normal operator is a convolution where `tuning` says that it is faster: its
     point spread function is made with the first call and kept for the weights used last. A pickled plan is made again
     from its points.
     """
@@ -47,20 +51,22 @@ class CpuNufft:
         self._convolver = open_convolver("fftw", 1) if convolver is None else convolver
         self.threads = self._convolver.team.threads
         self._points = fold(points, self.shape)
-        self._lock = threading.Lock()
         single = eps >= SINGLE_ERROR_PER_VOXEL * max(self.shape)
         self._dtype = np.dtype(np.complex64 if single else np.complex128)
-        self._plan = self._build()
+        self._plans: Pool[int, Any] = Pool(self._build, idle=self.threads + 1)  # by FINUFFT's threads
+        with self._plans.borrow(1):
+            pass  # made now, so that the first transform takes no longer than the next
+        self._lock = threading.Lock()
         self._layout = layout_of(self.shape)
         self.convolves = prefers_toeplitz(prod(self.samples), self.shape, eps=MARGIN * eps)
         self._response: tuple[Real | None, Real] | None = None
 
-    def _build(self) -> Any:
+    def _build(self, threads: int) -> Any:
         import finufft
 
         eps = MARGIN * self.eps
         small_grid = self._dtype == np.complex128 or eps >= FINEST_SMALL_GRID_EPS
-        options = {"nthreads": self.threads, "upsampfac": 1.25 if small_grid else 2.0}
+        options = {"nthreads": threads, "upsampfac": 1.25 if small_grid else 2.0}
         plan = finufft.Plan(2, self.shape, 1, eps, -1, dtype=self._dtype.name, **options)
         plan.setpts(*self._axes(np.empty(0, self._dtype).real.dtype))
         return plan
@@ -73,7 +79,7 @@ class CpuNufft:
         check_last(x, "x", self.shape)
         batch = x.shape[: x.ndim - len(self.shape)]
         y = np.empty((prod(batch), prod(self.samples)), np.complex64)
-        self._each(self._plan.execute, x.reshape(-1, *self.shape), y)
+        self._each("execute", x.reshape(-1, *self.shape), y)
         return y.reshape(*batch, *self.samples)
 
     def adjoint(self, y: Complex) -> Complex:
@@ -81,18 +87,25 @@ class CpuNufft:
         check_last(y, "y", self.samples)
         batch = y.shape[: y.ndim - len(self.samples)]
         x = np.empty((prod(batch), *self.shape), np.complex64)
-        self._each(self._plan.execute_adjoint, y.reshape(-1, prod(self.samples)), x)
+        self._each("execute_adjoint", y.reshape(-1, prod(self.samples)), x)
         return x.reshape(*batch, *self.shape)
 
-    def _each(self, execute: Callable[..., NDArray[Any]], sources: Complex, targets: Complex) -> None:
+    def _each(self, name: str, sources: Complex, targets: Complex) -> None:
         """One transform per coil: FINUFFT's own batches are no faster and would fix the number of coils."""
-        for source, target in zip(sources, targets, strict=True):
-            values = np.ascontiguousarray(source, self._dtype)
-            with self._lock:
-                if self._dtype == np.complex64:
-                    execute(values, target)
-                else:
-                    target[...] = execute(values)
+
+        def some(numbers: Sequence[int]) -> None:
+            with self._plans.borrow(1 if len(sources) > 1 else self.threads) as plan:
+                for number in numbers:
+                    self._run(getattr(plan, name), sources[number], targets[number])
+
+        self._convolver.team.share(some, range(len(sources)))
+
+    def _run(self, execute: Callable[..., NDArray[Any]], source: Complex, target: Complex) -> None:
+        values = np.ascontiguousarray(source, self._dtype)
+        if self._dtype == np.complex64:
+            execute(values, target)
+        else:
+            target[...] = execute(values)
 
     def normal(self, x: Complex, *, weights: Real | None = None, maps: Complex | None = None) -> Complex:
         """See `NufftPlan.normal`."""
@@ -106,15 +119,24 @@ class CpuNufft:
 
     def _pair(self, x: Complex, weights: Real | None, maps: Complex | None) -> Complex:
         if maps is None:
-            return self._weighted(x, weights)
-        total = np.zeros_like(x)
-        for coil_map in maps:
-            total += coil_map.conj() * self._weighted(coil_map * x, weights)
-        return total
+            y = self.forward(x)
+            return self.adjoint(y if weights is None else np.multiply(y, weights, out=y))
+        coils = maps.reshape(-1, *self.shape)
+        return self._convolver.team.total(partial(self._pair_of_coils, x, weights, coils), len(coils))
 
-    def _weighted(self, x: Complex, weights: Real | None) -> Complex:
-        y = self.forward(x)
-        return self.adjoint(y if weights is None else np.multiply(y, weights, out=y))
+    def _pair_of_coils(self, x: Complex, weights: Real | None, maps: Complex, coils: Sequence[int]) -> Complex:
+        """Σ conj(S_c) adjoint(weights · forward(S_c x)) of some coils."""
+        total, image = np.zeros_like(x), np.empty(self.shape, np.complex64)
+        y = np.empty(prod(self.samples), np.complex64)
+        with self._plans.borrow(1) as plan:
+            for coil in coils:
+                self._run(plan.execute, np.multiply(maps[coil], x, out=image), y)
+                if weights is not None:
+                    y *= weights.reshape(-1)
+                self._run(plan.execute_adjoint, y, image)
+                image *= maps[coil].conj()
+                total += image
+        return total
 
     def _response_for(self, weights: Real | None) -> Real:
         """What convolution multiplies the image's transform by, from the last call or made now."""

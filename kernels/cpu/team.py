@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, reduce
 from typing import TypeVar
+
+import numpy as np
+
+from kernels.contract import Complex
 
 Item = TypeVar("Item")
 
@@ -30,3 +34,13 @@ class Team:
         finally:
             for helper in running:
                 helper.result()
+
+    def total(self, part: Callable[[Sequence[int]], Complex], count: int) -> Complex:
+        """The sum of what `part` makes of the numbers 0 … count − 1, dealt out; always added in the same order."""
+        parts: dict[int, Complex] = {}
+
+        def some(numbers: Sequence[int]) -> None:
+            parts[numbers[0]] = part(numbers)
+
+        self.share(some, range(count))
+        return reduce(np.add, [parts[first] for first in sorted(parts)])

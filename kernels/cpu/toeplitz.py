@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 
 import numpy as np
 
@@ -194,18 +194,16 @@ class Convolver:
         """Σ_c conj(S_c) · (S_c x convolved): x [*shape], maps [coil, *shape]."""
         image = np.ascontiguousarray(x).reshape(layout.lines, layout.grid[2])
         lines = maps.reshape(len(maps), *image.shape)
-        totals: dict[int, Complex] = {}  # by the first coil of a share: added up in the same order every time
 
-        def some(coils: Sequence[int]) -> None:
+        def some(coils: Sequence[int]) -> Complex:
             total = np.zeros_like(image)
-            totals[coils[0]] = total
             with self._works.borrow(layout) as work:
                 for coil in coils:
                     store = partial(add_lines, total, lines[coil])
                     work.convolve(partial(load_product, image, lines[coil]), response, store)
+            return total
 
-        self.team.share(some, range(len(lines)))
-        return reduce(np.add, [totals[first] for first in sorted(totals)]).reshape(x.shape)
+        return self.team.total(some, len(lines)).reshape(x.shape)
 
 
 def open_convolver(engine: str, threads: int) -> Convolver:

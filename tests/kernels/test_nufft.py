@@ -147,6 +147,31 @@ def test_one_plan_serves_threads_at_once(rng: np.random.Generator) -> None:
     assert all(np.array_equal(found[i], expected[i]) for i in range(8))
 
 
+def test_a_team_shares_coils_and_gives_the_same_bits(rng: np.random.Generator) -> None:
+    points, x, y = uniform(rng, 300, 2), noise(rng, 5, 12, 15), noise(rng, 5, 300)
+    maps, alone, team = noise(rng, 5, 12, 15), kernels.on("cpu"), kernels.on("cpu", threads=2)
+    plans = [k.nufft(points, (12, 15), eps=1e-3) for k in (alone, team)]
+    assert np.array_equal(plans[0].forward(x), plans[1].forward(x))
+    assert np.array_equal(plans[0].adjoint(y), plans[1].adjoint(y))
+    assert np.array_equal(alone.combine(x, maps), team.combine(x, maps))
+    assert np.array_equal(alone.expand(x[0], maps), team.expand(x[0], maps))
+    assert_repeatable(lambda image: plans[1].normal(image, maps=maps), x[0])
+    assert_near(plans[1].forward(x[0]), plans[0].forward(x[0]), tolerances.sum_of(12 * 15))
+    assert_near(plans[1].adjoint(y[0]), plans[0].adjoint(y[0]), tolerances.sum_of(300))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_pair_stands_in_where_it_is_faster(rng: np.random.Generator, threads: int) -> None:
+    points, shape = uniform(rng, 40, 2), (64, 48)
+    plan = kernels.on("cpu", threads=threads).nufft(points, shape, eps=1e-5)
+    assert not plan.convolves
+    weights, x, maps = rng.uniform(0.1, 1, 40).astype(np.float32), noise(rng, *shape), noise(rng, 3, *shape)
+    for w in (weights, None):
+        for m in (maps, None):
+            exact = direct.nufft_normal(points, x, shape, weights=w, maps=m)
+            assert_near(plan.normal(x, weights=w, maps=m), exact, 2 * tolerances.nufft(1e-5))
+
+
 @pytest.mark.parametrize("shape", [(20, 31), (10, 9, 8)], ids=str)
 def test_finufft_called_by_itself_agrees(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
     points, x = uniform(rng, 400, len(shape)), noise(rng, *shape)
