@@ -17,8 +17,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     kinds = parser.add_subparsers(dest="kind", required=True)
     ingest = kinds.add_parser("ingest", help="MRD decoding, and bytes from a socket to the spool")
     load = kinds.add_parser("load", help="many scanners on one cluster")
-    load.add_argument("--scanners", type=int, nargs="+", default=[1, 4], metavar="N")
-    load.add_argument("--seconds", type=float, default=5.0, metavar="S")
+    load.add_argument("--profile", choices=("steady", "overhead"), default="steady", help="default: %(default)s")
+    load.add_argument("--scanners", type=int, nargs="+", default=[1, 4], metavar="N", help="of the profile steady")
+    load.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of sending in one run")
+    load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
     for kind in (ingest, load):
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
         kind.add_argument("--disk", type=Path, default=None, help="folder on the disk to measure (default: here)")
@@ -30,8 +32,9 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the table and write the JSON."""
     about = report.environment()
     rows = _measure(args)
-    report.show(rows, title=f"bench {args.kind}")
-    report.write(rows, args.json or _default_path(args.kind, about), about=about)
+    name = f"{args.kind}-{args.profile}-ray-{args.ray}" if args.kind == "load" else args.kind
+    report.show(rows, title=f"bench {name}")
+    report.write(rows, args.json or _default_path(name, about), about=about)
     return 0
 
 
@@ -40,9 +43,12 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
 
     if args.kind == "ingest":
         return ingest.measure(rounds=args.rounds, disk=args.disk)
-    return load.steady(scanners=args.scanners, seconds=args.seconds, rounds=args.rounds, disk=args.disk)
+    plan = load.Plan(ray=args.ray, seconds=args.seconds, rounds=args.rounds)
+    if args.profile == "overhead":
+        return load.overhead(plan)
+    return load.steady(plan, scanners=args.scanners, disk=args.disk)
 
 
-def _default_path(kind: str, about: dict[str, object]) -> Path:
+def _default_path(name: str, about: dict[str, object]) -> Path:
     day = datetime.now(UTC).date().isoformat()
-    return Path("bench/results") / f"{day}-{about['device']}-{about['commit']}-{kind}.json"
+    return Path("bench/results") / f"{day}-{about['device']}-{about['commit']}-{name}.json"

@@ -18,19 +18,18 @@ from bench.traffic import FrameSize
 MB = 1e6
 MEMORY = Path("/dev/shm")
 BLOCK = 1 << 20
-FRAMES = 16  # of 33.5 MB each: 537 MB a run
+LOAD = Load(config="null", frames=16)  # of 33.5 MB each
+TOTAL = 16 * FrameSize().bytes
 
 
 def measure(*, rounds: int = 10, disk: Path | None = None) -> list[Row]:
     """All rows of `bench ingest`; `disk` is a folder on the disk to be measured (default: the current one)."""
-    load = Load(config="null", frames=FRAMES)
-    total = FRAMES * FrameSize().bytes
     return [
         *decode.measure(),
-        *_spool_rows(
-            "ingest.disk", load, Path.cwd() if disk is None else disk, rounds, lambda folder: write_rate(folder, total)
-        ),
-        *_peer_rows("ingest.memory", load, rounds),
+        *_beside_storage("ingest.disk", Path.cwd() if disk is None else disk, rounds),
+        *_beside_storage("ingest.memory", MEMORY, rounds),
+        *_beside_peer("ingest.peer.keep", rounds),
+        *_beside_peer("ingest.peer.drop", rounds),
     ]
 
 
@@ -74,24 +73,34 @@ def scratch(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _spool_rows(name: str, load: Load, parent: Path, rounds: int, baseline: Callable[[Path], float]) -> list[Row]:
+def _beside_storage(name: str, parent: Path, rounds: int) -> list[Row]:
+    """Our ingest beside plain fsynced writes of as many bytes to the same storage."""
+    return _rows(name, parent, rounds, lambda folder: write_rate(folder, TOTAL))
+
+
+def _beside_peer(name: str, rounds: int) -> list[Row]:
+    """Our ingest beside a per-acquisition server; one that keeps does so on the same memory-backed storage."""
+    with scratch(MEMORY) as kept, server.peer(name.rpartition(".")[2], kept / "scan") as other:
+
+        def beside(folder: Path) -> float:
+            touch(folder, TOTAL)
+            rate = receive_rate(other, LOAD)
+            (kept / "scan").unlink(missing_ok=True)
+            touch(folder, TOTAL)
+            return rate
+
+        return _rows(name, MEMORY, rounds, beside)
+
+
+def _rows(name: str, parent: Path, rounds: int, baseline: Callable[[Path], float]) -> list[Row]:
     ours, theirs = [], []
     with scratch(parent) as folder, server.recon_cluster(folder / "data", "--ray", "off", "--workers", "1") as endpoint:
-        receive_rate(endpoint, load)  # warm-up
+        receive_rate(endpoint, LOAD)  # warm-up
         for _ in range(rounds):
             theirs.append(baseline(folder))
-            ours.append(receive_rate(endpoint, load))
+            ours.append(receive_rate(endpoint, LOAD))
             _forget(folder)
     return [row(name, ours, "MB/s", theirs)]
-
-
-def _peer_rows(name: str, load: Load, rounds: int) -> list[Row]:
-    def drop(folder: Path) -> float:
-        touch(folder, FRAMES * FrameSize().bytes)
-        return receive_rate(other, load)
-
-    with server.peer("drop") as other:
-        return _spool_rows(name, load, MEMORY, rounds, drop)
 
 
 def _forget(folder: Path) -> None:

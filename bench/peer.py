@@ -1,17 +1,21 @@
 """A minimal MRD server read message by message, one Python object per acquisition: what our ingest is compared with.
 
 It has the shape of the serial Python servers in use today (blocking `recv` of each field, one array per acquisition,
-NumPy FFT at the end of each frame), written here from the protocol. It keeps nothing on disk.
+NumPy FFT at the end of each frame), written here from the protocol. With `keep` it appends the samples to a file, as a
+server must that wants to have them after a crash, and syncs it at CLOSE; otherwise nothing is kept.
 
-    python -m bench.peer drop|fft      prints its port, serves connections one after another until it is killed
+    python -m bench.peer drop|fft|keep [FILE]      prints its port, serves connections one by one until it is killed
 """
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,24 +61,59 @@ def transform(group: list[Acquisition]) -> Image:
     return Image(image[None, None], (1.0, 1.0, 1.0), Geometry(), counters)
 
 
-def serve(connection: socket.socket, *, reconstruct: bool) -> None:
-    """One scan: read until CLOSE, send an image after each frame when `reconstruct`, answer CLOSE."""
-    group: list[Acquisition] = []
+class Handler:
+    """What becomes of the acquisitions of one scan."""
+
+    def take(self, acquisition: Acquisition, connection: socket.socket) -> None:
+        """One came: drop it."""
+
+    def close(self) -> None:
+        """The scan is complete."""
+
+
+class Reconstruct(Handler):
+    """An image after each frame."""
+
+    def __init__(self) -> None:
+        self._group: list[Acquisition] = []
+
+    def take(self, acquisition: Acquisition, connection: socket.socket) -> None:
+        """Collect it; send the image after the last of a slice."""
+        self._group.append(acquisition)
+        if int(acquisition.head["flags"]) & LAST:
+            connection.sendall(wire.encode_image(transform(self._group)))
+            self._group = []
+
+
+class Keep(Handler):
+    """Append it to a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+
+    def take(self, acquisition: Acquisition, connection: socket.socket) -> None:
+        """Write head and samples."""
+        self._file.write(acquisition.head.tobytes())
+        self._file.write(acquisition.data.data)
+
+    def close(self) -> None:
+        """Have it on the disk."""
+        os.fdatasync(self._file.fileno())
+        self._file.close()
+
+
+def serve(connection: socket.socket, handler: Handler) -> None:
+    """One scan: read until CLOSE, answer CLOSE."""
     while True:
         (message,) = struct.unpack("<H", receive(connection, 2))
         if message == wire.MessageId.ACQUISITION:
-            acquisition = read_acquisition(connection)
-            if not reconstruct:
-                continue
-            group.append(acquisition)
-            if int(acquisition.head["flags"]) & LAST:
-                connection.sendall(wire.encode_image(transform(group)))
-                group = []
+            handler.take(read_acquisition(connection), connection)
         elif message == wire.MessageId.CONFIG_FILE:
             receive(connection, 1024)
         elif message == wire.MessageId.HEADER:
             receive(connection, struct.unpack("<I", receive(connection, 4))[0])
         elif message == wire.MessageId.CLOSE:
+            handler.close()
             connection.sendall(wire.encode_close())
             return
         else:
@@ -83,13 +122,18 @@ def serve(connection: socket.socket, *, reconstruct: bool) -> None:
 
 def main() -> None:
     """Serve connections one after another."""
-    mode = sys.argv[1]
+    mode, *path = sys.argv[1:]
+    handlers: dict[str, Callable[[], Handler]] = {
+        "drop": Handler,
+        "fft": Reconstruct,
+        "keep": lambda: Keep(Path(*path)),
+    }
     with socket.create_server(("127.0.0.1", 0)) as server:
         print(server.getsockname()[1], flush=True)
         while True:
             connection, _ = server.accept()
             with connection:
-                serve(connection, reconstruct=mode == "fft")
+                serve(connection, handlers[mode]())
 
 
 if __name__ == "__main__":

@@ -43,9 +43,9 @@ def recon_cluster(data: Path, *options: str) -> Iterator[Endpoint]:
 
 
 @contextmanager
-def peer(mode: str) -> Iterator[Endpoint]:
-    """The minimal per-acquisition server; `mode` is `drop` or `fft`."""
-    with _process([sys.executable, "-m", "bench.peer", mode]) as process:
+def peer(mode: str, *path: Path) -> Iterator[Endpoint]:
+    """The minimal per-acquisition server; `mode` is `drop`, `fft`, or `keep` with the file's path."""
+    with _process([sys.executable, "-m", "bench.peer", mode, *map(str, path)]) as process:
         yield Endpoint("127.0.0.1", int(_line(process)), "", process.pid)
 
 
