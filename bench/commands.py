@@ -10,7 +10,7 @@ from bench import report
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Declare `bench ingest|load`."""
+    """Declare `bench ingest|load|report`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help="measure this machine, beside peers in the same run"
     )
@@ -25,11 +25,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
         kind.add_argument("--disk", type=Path, default=None, help="folder on the disk to measure (default: here)")
         kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
+    stored = kinds.add_parser("report", help="stored results as Markdown tables")
+    stored.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return parser
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the table and write the JSON."""
+    """Measure, print the table and write the JSON; or print what was stored."""
+    if args.kind == "report":
+        print("\n".join(report.markdown(path) for path in args.files), end="")
+        return 0
     about = report.environment()
     rows = _measure(args)
     name = f"{args.kind}-{args.profile}-ray-{args.ray}" if args.kind == "load" else args.kind

@@ -80,6 +80,25 @@ def show(rows: Sequence[Row], *, title: str) -> None:
     Console(width=110).print(table)
 
 
+def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
+    """Environment and rows of a stored result."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document["environment"], [Row(**{**entry, "samples": tuple(entry["samples"])}) for entry in document["rows"]]
+
+
+def markdown(path: Path) -> str:
+    """A stored result as a Markdown table, as the documents quote it."""
+    about, rows = read(path)
+    machine = f"{about['cpu']}, {about['cores']} cores, load {about['load_average'][0]:.1f}"
+    lines = [f"`bench/results/{path.name}` ({machine}):", "", "| id | median | unit | beside | ratio | runs |"]
+    lines.append("|---|---|---|---|---|---|")
+    lines += [
+        f"| `{r.id}` | {_figure(r.value)} | {r.unit} | {_figure(r.baseline)} | {_figure(r.ratio)} | {len(r.samples)} |"
+        for r in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
