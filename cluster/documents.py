@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.events import Priority, State
 from cluster.job import (
+    ConflictError,
     DiskFullError,
     DuplicateError,
     EndedError,
@@ -45,6 +46,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     DeviceError: ("device", 503, "The device cannot be used"),
     DiskFullError: ("disk", 507, "No disk space"),
     DuplicateError: ("duplicate", 409, "The idempotency key is in use"),
+    ConflictError: ("conflict", 409, "The scan is in another state"),
     RefusedError: ("refused", 429, "The server does not take this now"),
     NotFoundError: ("missing", 404, "There is no such thing here"),
     EndedError: ("ended", 409, "The scan has ended"),

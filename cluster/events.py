@@ -119,7 +119,7 @@ class FrameReady:
 
 @dataclass(frozen=True, slots=True)
 class ScanReceived:
-    """A scan's last byte is in: `complete` after CLOSE, otherwise the sender left; `reason` says why it cannot go on."""
+    """A scan's last byte is in: `complete` after CLOSE, otherwise the sender left; `reason` says why it ends."""
 
     scan: str
     complete: bool

@@ -28,6 +28,10 @@ class DiskFullError(RefusedError):
     """There is no disk space for the scan."""
 
 
+class ConflictError(RefusedError):
+    """The scan is in a state that does not allow it."""
+
+
 class DuplicateError(RefusedError):
     """A scan with the same idempotency key exists; `record` is that scan."""
 

@@ -23,7 +23,7 @@ from cluster.events import (
     State,
 )
 from cluster.intake import Desk, Intake, Reception
-from cluster.job import DuplicateError, LogLine, NotFoundError, ScanRecord, ScanRequest, new_scan_id
+from cluster.job import ConflictError, DuplicateError, LogLine, NotFoundError, ScanRecord, ScanRequest, new_scan_id
 from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan, Subscription
 from cluster.loop import Loop, Stage
@@ -39,7 +39,7 @@ from recon.errors import FileError, RefusedError
 from recon.recipe import resolve
 from recon.scan import Image
 
-_CANCEL_WAIT_S = 5.0
+_END_WAIT_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,17 +182,20 @@ class Service:
         live = self._lives.get(scan_id)
         if live is not None:
             self._cancel(live)
-            live.ended.wait(_CANCEL_WAIT_S)
+            live.ended.wait(_END_WAIT_S)
         return self.scan(scan_id)
 
     def requeue(self, scan_id: str) -> ScanRecord:
-        """Reconstruct a scan that has ended once more from its raw data."""
-        old = self.scan(scan_id)
-        if not old.state.final:
-            raise RefusedError(f"scan {scan_id} is {old.state.value}, only one that has ended can run again: cancel it")
-        if not self._spool.path(scan_id).exists():
-            raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
-        with self._lives_lock:
+        """Reconstruct a scan that has ended once more from its raw data; raises ConflictError where it has not."""
+        if (ending := self._lives.get(scan_id)) and ending.record.state.final:
+            ending.ended.wait(_END_WAIT_S)  # its last words are being said
+        with self._lives_lock:  # of two who ask at once, the second finds the scan alive again
+            old = self.scan(scan_id)
+            if scan_id in self._lives or not old.state.final:
+                words = f"scan {scan_id} is {old.state.value}, only one that has ended can run again"
+                raise ConflictError(f"{words}: wait for it, or cancel it")
+            if not self._spool.path(scan_id).exists():
+                raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
             self._admit(None)
             live = self._lives[scan_id] = LiveScan(_fresh(old), self._results)
         self._again(live, old, line="requeued")

@@ -287,9 +287,6 @@ def delete_scan(service: ServiceOf, scan: str) -> JSONResponse:
 @router.post("/v1/scans/{scan}/requeue", responses=_ONE, summary="Reconstruct again from the raw data")
 def requeue_scan(service: ServiceOf, scan: str) -> JSONResponse:
     """Only a scan that has ended can run again."""
-    if not service.scan(scan).state.final:
-        words = f"scan {scan} has not ended, only one that has can run again: wait for it, or cancel it"
-        return _problem(RefusedError(words), status=409)
     return JSONResponse(record_document(service.requeue(scan)))
 
 

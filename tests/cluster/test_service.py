@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.events import Batch, Priority, State
-from cluster.job import DiskFullError, DuplicateError, EndedError, NotFoundError, ScanRecord, ScanRequest
+from cluster.job import ConflictError, DiskFullError, DuplicateError, EndedError, NotFoundError, ScanRecord, ScanRequest
 from cluster.service import Service
 from cluster.workers import Post, ThreadWorkers
 from recon.errors import FileError, HeaderError, LimitError, RecipeError, RefusedError, ScanError, WireError
@@ -471,12 +471,37 @@ def test_requeue_needs_an_end_and_raw_data(waiting: Service) -> None:
     intake = waiting.open_scan(ScanRequest("tcp"))
     intake.feed(scans.stream(scans.frames(1)))
     intake.finish()
-    with pytest.raises(RefusedError, match="is accepted, only one that has ended can run again: cancel it"):
+    with pytest.raises(ConflictError, match="is accepted, only one that has ended can run again: wait for it, or"):
         waiting.requeue(intake.scan_id)
     waiting.cancel(intake.scan_id)
     waiting.raw_path(intake.scan_id).unlink()
     with pytest.raises(FileError, match=r"the raw data of scan .* are gone: send it again"):
         waiting.requeue(intake.scan_id)
+
+
+def test_of_two_who_requeue_at_once_one_is_told_so(tmp_path: Path) -> None:
+    """Whatever their threads do, one run is made: each round both start from the same moment."""
+    with scans.serving(tmp_path) as service:
+        scan = scans.run(service, scans.stream(scans.frames(1))).id
+    with scans.serving(tmp_path, NoWorkers()) as service:
+        for _ in range(20):
+            outcomes: list[str] = []
+            together = threading.Barrier(2)
+
+            def ask(outcomes: list[str] = outcomes, together: threading.Barrier = together) -> None:
+                together.wait()
+                try:
+                    outcomes.append(service.requeue(scan).state.value)
+                except ConflictError as error:
+                    outcomes.append(str(error).partition(",")[0])
+
+            threads = [threading.Thread(target=ask) for _ in range(2)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join(10.0)
+            assert sorted(outcomes) == ["accepted", f"scan {scan} is accepted"]
+            service.cancel(scan)
 
 
 def test_many_scanners_at_once(service: Service) -> None:

@@ -314,7 +314,7 @@ def test_requeue_runs_a_scan_again(server: Running, http: httpx.Client) -> None:
 def test_requeue_of_a_scan_that_runs_is_refused(server: Running, http: httpx.Client) -> None:
     stream = scans.stream(scans.frames(1))
     with begun(server, stream, 5000) as (connection, scan):
-        check_problem(http.post(f"/v1/scans/{scan}/requeue"), 409, "has not ended")
+        check_problem(http.post(f"/v1/scans/{scan}/requeue"), 409, "only one that has ended can run again")
         connection.sendall(stream[5000:])
         assert status(connection) == 201
 
