@@ -35,16 +35,26 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     if lattice is None or lattice.acceleration == 1 or frame.sampled[spanned(frame.sampled, lattice)].all():
         return fft.run(frame, calibration, recipe, workbench)  # nothing is missing, or not regularly
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
-    kspace = resize(frame.kspace, (*frame.sampled.shape, target.full[2]))
-    lines = hybrid(kspace, frame.sampled, inner(target)[2], calibration, kernels)
+    nx = frame.kspace.shape[-1]
+    interpolated = target.full[2] != nx  # the readout's zeros are no samples to calibrate with: they come afterwards
+    lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
     known = region(lines, centre, kernels)
     check_finite(known)
     fill(lines, frame.sampled, lattice, calibrate(known, lattice))
+    if interpolated:
+        lines = regridded(lines, target, kernels)
     pixels = combined_image(lines, target, kernels, how=recipe.text("combine"))
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
     comments = fft.unmeasured(spanned(frame.sampled, lattice))
     return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+
+
+def regridded(lines: Complex, target: Target, kernels: Kernels) -> Complex:
+    """Lines [coil, x, kz, ky] of the encoded readout on the target's x."""
+    kspace = kernels.fft(np.ascontiguousarray(np.moveaxis(lines, 1, -1)), axes=1)
+    wider = resize(kspace, (*kspace.shape[1:3], target.full[2]))
+    return np.ascontiguousarray(np.moveaxis(kernels.ifft(wider, axes=1, crop=(inner(target)[2],)), -1, 1))
 
 
 def combined_image(lines: Complex, target: Target, kernels: Kernels, *, how: str) -> Pixels:

@@ -1,0 +1,153 @@
+"""`grappa` against exact truth, ISMRMRD's generator, and what it must leave alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recon.assemble import Assembler
+from recon.errors import RecipeError, ScanError
+from recon.methods import choose
+from recon.mrd.hdf5 import read_scan
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.scan import Calibration, Flag, Readouts, Scan, Trajectory
+from tests.recon.builders import header, heads, noise
+from tests.recon.judges import shepp_logan
+from tests.recon.methods.phantoms import CPU, distance, encoding, frame_of, image_by, noise_kspace, shots_of, spokes
+from tests.recon.methods.test_cg_sense import error, measured, thinned
+
+
+@pytest.mark.parametrize(
+    ("protocol", "matrix", "steps"), [("brain-se", 96, (2, 1)), ("brain-se", 96, (3, 1)), ("head-gre3d", 48, (2, 2))]
+)
+def test_it_removes_the_aliases_that_zero_filling_leaves(protocol: str, matrix: int, steps: tuple[int, int]) -> None:
+    simulated = measured(protocol, matrix, noise=0)
+    scan = thinned(simulated.scan, steps)
+    # Without noise what is left is the error of weights from 24 lines; more than half of the aliases must be gone.
+    assert error(simulated, scan, "grappa") < 0.5 * error(simulated, scan, "fft")
+
+
+def test_noise_grows_no_more_than_it_must() -> None:
+    simulated = measured("brain-se", 96, noise=1)
+    (truth,) = (each for each in simulated.truth if each.counters.slice == 0)
+    # 60 of 96 lines, times a geometry factor that eight coils keep below 1.5 at twofold acceleration.
+    bound = 1.5 * np.sqrt(96 / 60) * truth.predicted_nrmse
+    assert error(simulated, thinned(simulated.scan, (2, 1)), "grappa") <= bound
+
+
+@pytest.mark.parametrize("combine", ["rss", "adaptive"])
+def test_a_full_frame_is_the_image_of_fft(combine: str) -> None:
+    frame = frame_of(noise_kspace((3, 4, 12, 20)))
+    one, other = (image_by(method, frame, combine=combine) for method in ("grappa", "fft"))
+    assert np.array_equal(one.pixels, other.pixels)
+    assert one.provenance.method == "grappa"
+
+
+def half(lines: int, *, centre: int) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Every second line [1, ky] and `centre` more."""
+    line = np.arange(lines)
+    return (((line % 2) == 0) | (abs(line - lines // 2 + 0.5) < centre / 2))[None]
+
+
+def test_whitening_mixes_the_coils_before_all_else() -> None:
+    kspace, mixing = noise_kspace((3, 1, 48, 32)), noise_kspace((3, 3))
+    mixed = np.tensordot(mixing, kspace, axes=1).astype(np.complex64)
+    sampled = half(48, centre=20)
+    white = image_by("grappa", frame_of(kspace, sampled=sampled), calibration=Calibration(whitening=mixing))
+    # The same sums in another order, through a regularised system of condition 1/RIDGE at most.
+    assert distance(white.pixels, image_by("grappa", frame_of(mixed, sampled=sampled)).pixels) < 1e-3
+
+
+def test_lines_that_no_pattern_explains_stay_zero_with_a_warning() -> None:
+    sampled = np.random.default_rng(3).random((1, 64)) > 0.4
+    frame = frame_of(noise_kspace((2, 1, 64, 32)), sampled=sampled)
+    one, other = (image_by(method, frame) for method in ("grappa", "fft"))
+    assert one.comments == other.comments != ()
+
+
+def test_partial_fourier_is_said() -> None:
+    sampled = half(48, centre=20)
+    sampled[:, :10] = False
+    (comment,) = image_by("grappa", frame_of(noise_kspace((2, 1, 48, 32)), sampled=sampled)).comments
+    assert (
+        comment == "partial Fourier along kspace_encode_step_1: 10 of 48 lines are zero-filled, resolution is reduced"
+    )
+
+
+def test_an_interpolated_image_keeps_its_values() -> None:
+    kspace = noise_kspace((3, 1, 48, 32))
+    sampled = half(48, centre=20)
+    coarse = image_by("grappa", frame_of(kspace, sampled=sampled), combine="rss")
+    finer = encoding((1, 48, 32), recon=(1, 96, 64), field_mm=(1.0, 48.0, 32.0))
+    fine = image_by("grappa", frame_of(kspace, sampled=sampled, space=finer), combine="rss")
+    assert distance(fine.pixels[..., ::2, ::2], coarse.pixels) < 1e-5
+
+
+def test_a_centre_too_small_is_refused() -> None:
+    frame = frame_of(noise_kspace((2, 1, 64, 64)), sampled=half(64, centre=0))
+    with pytest.raises(ScanError, match="grappa finds 1 × 1 fully sampled lines of 64 samples at the centre"):
+        image_by("grappa", frame)
+
+
+def test_a_trajectory_is_refused() -> None:
+    points = spokes(8, 16)
+    frame = shots_of(noise_kspace((1, 8, 16)), points, space=encoding((1, 16, 16), kind=Trajectory.RADIAL))
+    with pytest.raises(RecipeError) as caught:
+        image_by("grappa", frame)
+    assert str(caught.value) == ("the method grappa needs Cartesian k-space, the scan is radial: use gridding or auto")
+
+
+@pytest.mark.parametrize("line", [0, 24])
+def test_a_sample_that_is_not_finite_is_named(line: int) -> None:
+    places = np.flatnonzero(half(48, centre=20)[0])
+    head = heads(len(places), samples=32, kspace_encode_step_1=places)
+    samples = noise(np.random.default_rng(2), (len(places), 2, 32))
+    samples[places == line, 1, 7] = np.nan
+    scan = Scan(header((1, 48, 32), acceleration=(2, 1)), (Readouts(head, samples),))
+    with pytest.raises(ScanError, match=rf"line {line}\) holds .* in coil 1, sample 7"):
+        list(reconstruct(scan, Recipe("grappa"), CPU))
+
+
+def test_ismrmrds_generator_with_calibration_lines(tmp_path: Path) -> None:
+    options = ("-m", "64", "-c", "8", "-n", "0")
+    (full,) = reconstruct(read_scan(shepp_logan(tmp_path / "full.h5", *options)), Recipe("fft"), CPU)
+    scan = read_scan(shepp_logan(tmp_path / "half.h5", *options, "-a", "2", "-w", "24"))
+    filled, zero_filled = (list(reconstruct(scan, Recipe(name), CPU)) for name in ("auto", "fft"))
+    assert [image.provenance.method for image in filled] == ["grappa"] * 2
+    for one, other in zip(filled, zero_filled, strict=True):
+        assert one.comments == ()
+        assert distance(one.pixels, full.pixels) < 0.25 * distance(other.pixels, full.pixels)
+
+
+def test_without_calibration_lines_auto_zero_fills_with_a_warning(tmp_path: Path) -> None:
+    scan = read_scan(shepp_logan(tmp_path / "half.h5", "-m", "32", "-c", "2", "-a", "2"))
+    for image in reconstruct(scan, Recipe(), CPU):
+        assert image.provenance.method == "fft"
+        assert "undersampled along kspace_encode_step_1: 16 of 32 lines are zero-filled" in image.comments[0]
+
+
+def test_auto_takes_it_where_a_pattern_and_calibration_lines_are() -> None:
+    full = encoding((1, 8, 8))
+    half_space = replace(full, acceleration=(2, 1))
+    promised = replace(half_space, calibration_mode="embedded")
+    recipe = Recipe("auto", {"combine": "adaptive"})
+    cases = [(full, True, "fft"), (half_space, False, "fft"), (half_space, True, "grappa"), (promised, False, "grappa")]
+    for space, calibrated, method in cases:
+        chosen = choose(recipe, space, calibrated=calibrated)
+        assert (chosen.method, chosen["combine"]) == (method, "adaptive")
+    radial = replace(promised, trajectory=Trajectory.RADIAL)
+    assert choose(recipe, radial, calibrated=True).method == "gridding"
+
+
+@pytest.mark.parametrize("mode", ["interleaved", "separate"])
+def test_a_frame_knows_whether_calibration_lines_came_with_it(mode: str) -> None:
+    assembler = Assembler(header((1, 8, 8), acceleration=(2, 1), calibration_mode=mode))
+    head = heads(5, kspace_encode_step_1=[0, 2, 3, 4, 6])
+    head["flags"][2] = Flag.IS_PARALLEL_CALIBRATION.mask
+    head["flags"][4] = Flag.LAST_IN_SLICE.mask
+    (index,) = assembler.add(head)
+    assert index.calibrated == (mode == "interleaved") == (len(index.rows) == 5)
