@@ -90,7 +90,7 @@ class ClusterConfig:
     scan_readouts: int = _limit(50_000_000, 1, 1 << 40, "readouts of one scan")
     scan_frames: int = _limit(1_000_000, 1, 1 << 30, "frames of one scan")
 
-    spool_sync_bytes: int = _limit(32 * MIB, MIB, 16 * GIB, "bytes of a scan after which they are sent to the disk")
+    spool_sync_bytes: int = _limit(16 * MIB, MIB, 16 * GIB, "bytes of a scan after which they are sent to the disk")
     spool_unsynced_bytes: int = _limit(256 * MIB, MIB, 64 * GIB, "bytes of a scan that may not yet be on the disk")
     spool_free_bytes: int = _limit(GIB, 0, 1 << 46, "free disk space below which no new scan is taken")
     upload_memory_bytes: int = _limit(4 * GIB, 256 * MIB, 1 << 42, "memory of the process that reads an HDF5 upload")

@@ -56,7 +56,7 @@ def test_every_number_is_bounded_and_its_default_inside(item) -> None:
         ('device = "tpu"', "device is 'tpu', expected one of auto, cpu, cpu:scipy, cuda: correct it"),
         (
             "spool_unsynced_bytes = 1048576",
-            "spool_unsynced_bytes is 1048576, less than spool_sync_bytes 33554432: raise it, or nothing could be",
+            "spool_unsynced_bytes is 1048576, less than spool_sync_bytes 16777216: raise it, or nothing could be",
         ),
         ("workers = ", "recon.toml cannot be read"),
     ],
