@@ -57,6 +57,7 @@ class _Builder:
         self.what, self.error, self.limits = document.what, document.error, limits
         self.top = Node("")
         self.open = [self.top]
+        self.texts: list[list[str]] = [[]]  # of each open element: joined at its end, as adding piece by piece copies
         self.elements = 0
 
     def start(self, qualified: str, attributes: dict[str, str]) -> None:
@@ -69,12 +70,13 @@ class _Builder:
         node = Node(name, namespace)
         self.open[-1].children.setdefault(name, []).append(node)
         self.open.append(node)
+        self.texts.append([])
 
     def end(self, qualified: str) -> None:
-        self.open.pop()
+        self.open.pop().text = "".join(self.texts.pop())
 
     def data(self, text: str) -> None:
-        self.open[-1].text += text
+        self.texts[-1].append(text)
 
     def refuse(self, *declaration: object) -> NoReturn:
         raise self.error(
