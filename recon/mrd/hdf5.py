@@ -66,8 +66,34 @@ def _one_line(fault: Exception) -> str:
     return " ".join(str(fault).split())
 
 
+def _own(group: h5py.Group, path: str) -> h5py.Group | h5py.Dataset | None:
+    """What stands at `path` below `group`, None where nothing does.
+
+    A soft or external link on the way, and values that another file holds, would let whoever wrote this file read any
+    HDF5 file and any bytes that this process can: only hard links and values of this file are followed.
+    """
+    node: Any = group
+    for name in filter(None, path.split("/")):
+        links = node.id.links if isinstance(node, h5py.Group) else None
+        if links is None or not links.exists(name.encode()):  # asks for the link itself and opens nothing
+            return None
+        if links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
+            raise _elsewhere(node, name, why="behind a link")
+        node = node[name]
+    if isinstance(node, h5py.Dataset) and (node.external or node.is_virtual):
+        raise _elsewhere(group, path, why="in other files")
+    return node
+
+
+def _elsewhere(group: h5py.Group, name: str, *, why: str) -> FileError:
+    return FileError(
+        f"{group.file.filename} keeps {group.name.rstrip('/')}/{name} {why}, expected all of a scan inside its own "
+        "file: copy it in"
+    )
+
+
 def _group(file: h5py.File, name: str) -> h5py.Group:
-    found = file.get(name)
+    found = _own(file, name)
     if not isinstance(found, h5py.Group):
         held = ", ".join(sorted(file)) or "nothing"
         raise FileError(
@@ -77,7 +103,7 @@ def _group(file: h5py.File, name: str) -> h5py.Group:
 
 
 def _list(group: h5py.Group, name: str) -> h5py.Dataset:
-    found = group.get(name)
+    found = _own(group, name)
     if not isinstance(found, h5py.Dataset) or found.ndim < 1:
         raise FileError(f"{group.file.filename} has no list {group.name}/{name}: check that it is an ISMRMRD file")
     return found
@@ -195,7 +221,7 @@ def _flat(nested: NDArray[np.void]) -> NDArray[np.void]:
 
 
 def _waveforms(group: h5py.Group, limits: WireLimits) -> Iterator[Waveform]:
-    if "waveforms" not in group:
+    if _own(group, "waveforms") is None:
         return
     dataset = _table(group, "waveforms", columns=("head", "data"))
     for first, last in _slices(dataset, limits.waveform_bytes, name="waveform_bytes"):
@@ -364,7 +390,9 @@ def _append_text(group: h5py.Group, meta: bytes) -> None:
 def read_images(path: str | Path, *, group: str = "dataset", limits: WireLimits = DEFAULT_LIMITS) -> list[Image]:
     """All images of the file in the order of their series; raises FileError, WireError or LimitError."""
     with _reading(path) as file:
-        series = [node for node in _group(file, group).values() if isinstance(node, h5py.Group) and "header" in node]
+        top = _group(file, group)
+        nodes = [_own(top, name) for name in top]
+        series = [node for node in nodes if isinstance(node, h5py.Group) and _own(node, "header") is not None]
         images = [image for node in series for image in _series(node, limits)]
     return sorted(images, key=lambda image: image.series)
 

@@ -333,6 +333,77 @@ def test_a_bad_file_is_refused_in_one_sentence(
         assert "\n" not in str(caught.value)
 
 
+def linked_group(path: Path, victim: Path) -> None:
+    with h5py.File(path, "w") as out:
+        out["dataset"] = h5py.ExternalLink(victim, "dataset")
+
+
+def linked_list(path: Path, victim: Path) -> None:
+    hdf5.write_scan(path, scan())
+    with h5py.File(path, "a") as out:
+        del out["dataset/data"]
+        out["dataset/data"] = h5py.ExternalLink(victim, "dataset/data")
+
+
+def soft_link(path: Path, victim: Path) -> None:
+    with h5py.File(path, "w") as out:
+        out["away"] = h5py.ExternalLink(victim, "/")
+        out["dataset"] = h5py.SoftLink("/away/dataset")
+
+
+def external_values(path: Path, victim: Path) -> None:
+    hdf5.write_scan(path, scan())
+    with h5py.File(path, "a") as out:
+        del out["dataset/xml"]
+        out.create_dataset("dataset/xml", (1,), "S64", external=[(str(victim), 0, 64)])
+
+
+def virtual_values(path: Path, victim: Path) -> None:
+    hdf5.write_scan(path, scan())
+    with h5py.File(path, "a") as out:
+        del out["dataset/xml"]
+        layout = h5py.VirtualLayout((1,), h5py.special_dtype(vlen=bytes))
+        layout[:] = h5py.VirtualSource(victim, "dataset/xml", (1,))
+        out.create_virtual_dataset("dataset/xml", layout)
+
+
+ELSEWHERE = {
+    "external link to the group": (linked_group, "/dataset behind a link"),
+    "external link to a list": (linked_list, "/dataset/data behind a link"),
+    "soft link": (soft_link, "/dataset behind a link"),
+    "external values": (external_values, "/dataset/xml in other files"),
+    "virtual values": (virtual_values, "/dataset/xml in other files"),
+}
+
+
+@pytest.mark.parametrize(("build", "place"), ELSEWHERE.values(), ids=ELSEWHERE)
+def test_a_scan_that_leads_into_other_files_is_refused(
+    tmp_path: Path, build: Callable[[Path, Path], None], place: str
+) -> None:
+    """Who sends a file must not get to read, through its links, what only the reading process may."""
+    path, victim = tmp_path / "scan.h5", tmp_path / "victim.h5"
+    hdf5.write_scan(victim, scan())
+    build(path, victim)
+    with h5py.File(path, "r") as out:
+        assert isinstance(out.get("dataset/xml"), h5py.Dataset)  # the library itself follows
+    for read in (hdf5.read_scan, lambda p: list(hdf5.stream_scan(p))):
+        with pytest.raises(FileError) as caught:
+            read(path)
+        assert str(caught.value) == (f"{path} keeps {place}, expected all of a scan inside its own file: copy it in")
+
+
+@pytest.mark.parametrize("name", ["image_1", "image_1/data"])
+def test_images_behind_links_are_refused(tmp_path: Path, name: str) -> None:
+    path, victim = tmp_path / "mine.h5", tmp_path / "victim.h5"
+    for each in (path, victim):
+        hdf5.write_images(each, [image()])
+    with h5py.File(path, "a") as out:
+        del out[f"dataset/{name}"]
+        out[f"dataset/{name}"] = h5py.ExternalLink(victim, f"dataset/{name}")
+    with pytest.raises(FileError, match=f"keeps /dataset/{name} behind a link, expected all of a scan inside its own"):
+        hdf5.read_images(path)
+
+
 def test_limits_hold_for_files_too(file: Path) -> None:
     with pytest.raises(
         LimitError, match=r"record 0 of /dataset/data holds 512 bytes, and the limit acquisition_bytes is 511"
