@@ -25,6 +25,7 @@ import anyio
 import anyio.to_thread
 import uvicorn
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Response
+from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.background import BackgroundTask
@@ -314,6 +315,8 @@ def get_raw(service: ServiceOf, scan: str) -> FileResponse:
 
 # ---- images out ----
 
+Number = Annotated[int, InPath(ge=0)]
+
 
 @router.get("/v1/scans/{scan}/images", summary="All images")
 async def get_images(
@@ -342,13 +345,13 @@ async def get_images(
 
 
 @router.get("/v1/scans/{scan}/images/{number}.png", summary="One image as a picture")
-def get_png(service: ServiceOf, scan: str, number: int) -> Response:
+def get_png(service: ServiceOf, scan: str, number: Number) -> Response:
     """Images are numbered from 0 in the order in which they were made; a volume's planes stand side by side."""
     return Response(pictures.png(service, scan, number), media_type=PNG_TYPE)
 
 
 @router.get("/v1/scans/{scan}/images/{number}.dcm", summary="One image as DICOM")
-def get_dicom(service: ServiceOf, scan: str, number: int, plane: Annotated[int, Query(ge=0)] = 0) -> Response:
+def get_dicom(service: ServiceOf, scan: str, number: Number, plane: Annotated[int, Query(ge=0)] = 0) -> Response:
     """Of a volume, the plane asked for."""
     return Response(pictures.dicom(service, scan, number, plane=plane), media_type="application/dicom")
 
@@ -662,6 +665,7 @@ class HttpGateway:
 
     def start(self) -> None:
         """Listen; returns when requests are answered."""
+        pictures.sweep(self._context.service.config.data)
         self._thread.start()
         while not self._server.started and self._thread.is_alive():
             time.sleep(0.005)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from recon.mrd.wire import Decoder, HeaderXml, ImageMessage
 from recon.scan import Image, ScanHeader
 
 _PICTURE_PIXELS = 1 << 26
+_FOLDERS = "images-"  # how the names of our folders in the data folder begin
 
 
 def image(service: Service, scan: str, number: int) -> Image:
@@ -64,9 +66,19 @@ def dicom_archive(service: Service, scan: str) -> Iterator[bytes]:
 def hdf5(service: Service, scan: str) -> Path:
     """All images as an ISMRMRD file, alone in a folder that the caller removes."""
     service.scan(scan)
-    path = Path(tempfile.mkdtemp(prefix="images-", dir=service.config.data)) / f"{scan}.h5"
-    write_images(path, service.images(scan))
+    path = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=service.config.data)) / f"{scan}.h5"
+    try:
+        write_images(path, service.images(scan))
+    except BaseException:  # whatever it was, images of a patient must not stay behind
+        shutil.rmtree(path.parent, ignore_errors=True)
+        raise
     return path
+
+
+def sweep(data: Path) -> None:
+    """Remove the folders that a server which was killed left below `data`; none may be in use."""
+    for folder in data.glob(_FOLDERS + "*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def header(service: Service, scan: str) -> ScanHeader:

@@ -19,6 +19,7 @@ import pytest
 from cluster.documents import PROBLEM_TYPE, read_record
 from cluster.events import State
 from cluster.job import ScanRecord
+from recon.errors import FileError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import Close, Decoder, ImageMessage, Text
@@ -334,6 +335,8 @@ def test_other_things_that_are_not_there(http: httpx.Client, done: str) -> None:
     check_problem(http.put("/v1/scans"), 405)
     check_problem(http.get(f"/v1/scans/{done}/images/3.png"), 404, "3 images", "no image 3")
     check_problem(http.get(f"/v1/scans/{done}/images/x.png"), 422, "number")
+    for picture in ("-1.png", "-1.dcm"):
+        check_problem(http.get(f"/v1/scans/{done}/images/{picture}"), 422, "number", "greater than or equal to 0")
     check_problem(http.get(f"/v1/scans/{done}/images/0.dcm?plane=1"), 404, "1 planes")
 
 
@@ -415,6 +418,27 @@ def test_the_form_of_images_is_negotiated(http: httpx.Client, done: str, accept:
 def test_a_form_that_nobody_offers(http: httpx.Client, done: str) -> None:
     answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "text/html, application/zip;q=0"})
     check_problem(answer, 406, "text/html", "application/x-mrd")
+
+
+def test_no_images_stay_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "images-killed").mkdir()
+    (tmp_path / "images-killed" / "scan.h5").write_bytes(b"of a patient")
+    wanted = {"accept": "application/x-hdf5"}
+    with running(tmp_path) as server:
+        assert not list(tmp_path.glob("images-*"))
+        answer = httpx.post(f"{server.http}/v1/scans", content=scans.stream(scans.frames(1)), headers=MRD)
+        scan = answer.json()["scan"]
+        server.service.wait(scan, 30.0)
+        assert httpx.get(f"{server.http}/v1/scans/{scan}/images", headers=wanted).status_code == 200
+        assert eventually(lambda: not list(tmp_path.glob("images-*")))
+
+        def half(path: Path, images: Iterator[Image]) -> None:
+            path.write_bytes(next(iter(images)).pixels.tobytes())
+            raise FileError("the disk is full: free some space")
+
+        monkeypatch.setattr("cluster.gateway.pictures.write_images", half)
+        check_problem(httpx.get(f"{server.http}/v1/scans/{scan}/images", headers=wanted), 400, "the disk is full")
+        assert not list(tmp_path.glob("images-*"))
 
 
 # ---- events ----
