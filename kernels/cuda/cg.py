@@ -109,7 +109,7 @@ class CudaCg:
         """
         powers, stopped = self._runtime.get(self._powers), self._runtime.get(self._stopped)
         moved = 1 + int((stopped[1:] == 0).sum())
-        return np.sqrt(powers[:moved] / (powers[0] or 1.0))  # type: ignore[no-any-return]
+        return np.sqrt(powers[:moved] / (powers[0] or 1.0))
 
     def _queue(self) -> None:
         """The whole loop."""

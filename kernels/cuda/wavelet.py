@@ -73,7 +73,8 @@ class CudaWavelet:
     def inverse(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
         """See `Kernels.iwavelet`."""
         pyramid = self._pyramid(x, levels, shift)
-        packed, low = self._runtime.xp.ascontiguousarray(x), None
+        packed = self._runtime.xp.ascontiguousarray(x)
+        low: Any = None
         for level in reversed(range(pyramid.depth)):
             out = self._empty(pyramid, level)
             self._launch("join", (low, packed, out), pyramid, level)

@@ -117,9 +117,13 @@ def wavelet_matrix(size: int) -> NDArray[np.float64]:
     return matrix
 
 
-def corner(grid: tuple[int, ...], levels: tuple[int, ...], level: int) -> tuple[int, ...]:
-    """What is left of the grid to be split at `level`."""
-    return tuple(n >> min(level, most) for n, most in zip(grid, levels, strict=True))
+def low_corner(shape: tuple[int, ...], levels: tuple[int, ...], level: int) -> tuple[slice, ...]:
+    """Where lies what is left to be split at `level`, in all of the batch."""
+    batch = len(shape) - len(levels)
+    return (
+        *map(slice, shape[:batch]),
+        *(slice(n >> min(level, m)) for n, m in zip(shape[batch:], levels, strict=True)),
+    )
 
 
 def wavelet(x: Complex | Exact, levels: tuple[int, ...], shift: tuple[int, ...]) -> Exact:
@@ -127,7 +131,7 @@ def wavelet(x: Complex | Exact, levels: tuple[int, ...], shift: tuple[int, ...])
     axes = range(-len(levels), 0)
     out = np.roll(x.astype(np.complex128), [-s for s in shift], tuple(axes))
     for level in range(max(levels)):
-        part = (..., *map(slice, corner(out.shape[out.ndim - len(levels) :], levels, level)))
+        part = low_corner(out.shape, levels, level)
         for axis in (a for a in axes if levels[a] > level):
             out[part] = along(wavelet_matrix(out[part].shape[axis]), out[part], axis)
     return out
@@ -138,7 +142,7 @@ def iwavelet(x: Complex | Exact, levels: tuple[int, ...], shift: tuple[int, ...]
     axes = range(-len(levels), 0)
     out = x.astype(np.complex128)
     for level in reversed(range(max(levels))):
-        part = (..., *map(slice, corner(out.shape[out.ndim - len(levels) :], levels, level)))
+        part = low_corner(out.shape, levels, level)
         for axis in (a for a in axes if levels[a] > level):
             out[part] = along(wavelet_matrix(out[part].shape[axis]).T, out[part], axis)
     return np.roll(out, shift, tuple(axes))

@@ -12,6 +12,7 @@ from kernels.cuda import CudaKernels, cg, coils, prox, wavelet
 from kernels.reference import ReferenceKernels
 from tests import tolerances
 from tests.cases import noise
+from tests.cuda.sanitized import run_sanitized
 from tests.cuda.shim import ShimRuntime, find_compiler, open_shim
 from tests.laws import assert_near
 
@@ -114,3 +115,29 @@ def test_every_pair_of_vectors_meets_once(frames: int) -> None:
     found = open_shim().low_rank(x, 2.0, block=(32,))
     expected = ReferenceKernels().low_rank(x, 2.0, block=(32,))
     assert_near(found, expected, tolerances.low_rank(frames, 32, 12), norm=float(np.linalg.norm(x)))
+
+
+def test_no_kernel_reads_or_writes_out_of_bounds() -> None:
+    """AddressSanitizer watches odd sizes, ragged blocks, single voxels and more coils than a group."""
+    done = run_sanitized(
+        """
+        from kernels.cuda import cg, coils, prox, wavelet
+        from tests.cases import noise
+        levels_used = {wavelet.SOURCE: tuple(f"{name}<{axes}>" for name in ("split", "join")
+                       for axes in ("false, false, true", "false, true, true", "true, true, true"))}
+        runtime = ShimRuntime(cg.NAMES | coils.NAMES | prox.NAMES | levels_used, sanitize=True)
+        rng, p, w = np.random.default_rng(1), prox.CudaProx(runtime), wavelet.CudaWavelet(runtime)
+        for shape, block in (((5, 13, 7), (4, 4)), ((9, 6, 7), (1, 1)), ((17, 9), (4,)), ((2, 3, 5, 6), (2, 9, 4))):
+            p.low_rank(noise(rng, *shape), 0.5, block=block, shift=tuple(range(1, len(shape))))
+        for shape, levels in (((2,), (1,)), ((3, 24, 10), (1, 1)), ((4, 2, 66), (1, 1, 1)), ((5, 6), (0, 1))):
+            coefficients = w.forward(noise(rng, *shape), levels=levels, shift=(1,) * len(levels))
+            w.inverse(coefficients, levels=levels, shift=(1,) * len(levels))
+        x, maps, c = noise(rng, 9, 3, 7, 11), noise(rng, 9, 3, 7, 11), coils.CudaCoils(runtime, None)
+        c.combine(x, maps), c.expand(x[0], maps), c.rss(x), p.shrink(x, 0.5)
+        c.rotate(x, np.ones((7, 11), np.float32)), c.whiten(noise(rng, 3, 7), x), c.whiten(noise(rng, 70, 7), x)
+        made = cg.CudaCg(runtime, lambda v: 2 * v, shape=(301,), iterations=3, record=lambda _, work: work)
+        made.solve(noise(rng, 301))
+        print("done")
+        """
+    )
+    assert done.stdout == "done\n", done.stderr
