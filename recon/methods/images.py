@@ -28,6 +28,7 @@ def image_of(
         spacing_mm=target.spacing_mm,
         geometry=frame.geometry,
         counters=frame.counters,
+        series=1 + frame.counters.encoding,  # encoding spaces may differ in size, and images of a series may not
         index=number_of(frame.counters, frame.encoding),
         quantity=quantity,
         unit=unit,

@@ -217,6 +217,7 @@ def test_two_encoding_spaces_make_images_of_their_own_size() -> None:
         Scan(both, (Readouts(small.head[:4], small.samples[:4]), large, Readouts(small.head[4:], small.samples[4:])))
     )
     assert [(image.counters.encoding, image.pixels.shape[2:]) for image in mixed] == [(1, (12, 12)), (0, (8, 8))]
+    assert [(image.series, image.index) for image in mixed] == [(2, 1), (1, 1)]
     (alone,) = images_of(Scan(header((1, 8, 8)), (small,)))
     np.testing.assert_allclose(mixed[1].pixels, alone.pixels, rtol=1e-6)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -14,9 +15,10 @@ from PIL import Image as Picture
 from cluster.commands import reconstruct
 from recon.mrd import wire
 from recon.mrd.hdf5 import read_images, stream_scan
+from recon.mrd.header import write_header
 from recon.scan import Scan
 from recon.simulate import save, simulate
-from tests.recon.builders import noise, readouts_of
+from tests.recon.builders import header, noise, readouts_of
 
 
 def command(*words: object) -> int:
@@ -71,6 +73,24 @@ def test_a_file_that_is_there_is_replaced(scan_file: Path, tmp_path: Path) -> No
     assert [path.name for path in tmp_path.iterdir()] == ["images.h5"]
 
 
+def test_encoding_spaces_of_different_size_share_a_file(tmp_path: Path) -> None:
+    """Files hold images of one size in a series, so each encoding space has a series of its own."""
+    spaces = [header((1, n, n), limits={"repetition": (0, 1)}) for n in (16, 24)]
+    both = replace(spaces[0], encodings=tuple(space.encodings[0] for space in spaces))
+    runs = [
+        readouts_of(noise(np.random.default_rng(n), (2, 1, n, n)), encoding_space_ref=i, repetition=repetition)
+        for repetition in range(2)
+        for i, n in enumerate((16, 24))
+    ]
+    path, out = tmp_path / "scan.mrd", tmp_path / "images.h5"
+    sent = [wire.encode_header(write_header(both)), *(bytes(wire.encode_readouts(run)) for run in runs)]
+    path.write_bytes(b"".join([*sent, wire.encode_close()]))
+    assert command(path, "--out", out) == 0
+    found = [(image.series, image.index, image.counters.repetition, image.pixels.shape) for image in read_images(out)]
+    sizes = ((1, 1, 16, 16), (1, 1, 24, 24))
+    assert found == [(series, 1 + i, i, sizes[series - 1]) for series in (1, 2) for i in range(2)]
+
+
 def test_images_as_a_stream_a_picture_and_a_folder(scan_file: Path, tmp_path: Path) -> None:
     for name in ("images.mrd", "images.png", "dicom"):
         assert command(scan_file, "--out", tmp_path / name) == 0
@@ -114,9 +134,6 @@ def stream_of(
     folder: Path, *, before: bytes = b"", after: bytes = b"", lines: range = range(16), bad: bool = False
 ) -> Path:
     """A stream of one random image, with messages before and after its header."""
-    from recon.mrd.header import write_header
-    from tests.recon.builders import header
-
     run = readouts_of(noise(np.random.default_rng(1), (2, 1, 16, 16)))
     if bad:
         run.samples[3, 0, 5] = np.nan
