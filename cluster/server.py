@@ -36,7 +36,12 @@ class Server:
         self.config = config
         listeners = [sockets.bind(*parse_address(text)) for text in (config.mrd, config.http)]
         self.mrd, self.http = (sockets.address(listener) for listener in listeners)
-        self.service = Service(config, workers or make_workers(config))
+        try:
+            self.service = Service(config, workers or make_workers(config))
+        except BaseException:
+            for listener in listeners:
+                listener.close()
+            raise
         self._gateways = MrdGateway(self.service, listeners[0]), HttpGateway(self.service, listeners[1])
 
     def start(self, *, stopped: Callable[[], bool] = lambda: False) -> None:

@@ -22,18 +22,15 @@ from cluster.events import (
     StartBatch,
     State,
 )
+from cluster.folder import DataFolder
 from cluster.intake import Desk, Intake, Reception
 from cluster.job import ConflictError, DuplicateError, LogLine, NotFoundError, ScanRecord, ScanRequest, new_scan_id
-from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan, Subscription
 from cluster.loop import Loop, Stage
 from cluster.metrics import Metrics
 from cluster.recorder import Recorder, Storer
 from cluster.replay import replay
-from cluster.results import ResultStore
 from cluster.scheduler import Rules, Scheduler
-from cluster.spool import Spool
-from cluster.stream import wire_limits
 from cluster.workers import Workers
 from recon.errors import FileError, RefusedError
 from recon.recipe import resolve
@@ -63,29 +60,20 @@ def rules(config: ClusterConfig) -> Rules:
     )
 
 
-def open_spool(config: ClusterConfig) -> Spool:
-    """The spool that the configuration describes."""
-    return Spool(
-        config.spool_folder,
-        sync_bytes=config.spool_sync_bytes,
-        unsynced_bytes=config.spool_unsynced_bytes,
-        free_bytes=config.spool_free_bytes,
-    )
-
-
 class Service:
     """One server's cluster: spool, ledger, results, scheduler and workers joined. `start` before use, `close` after."""
 
     def __init__(self, config: ClusterConfig, workers: Workers, *, clocks: Clocks = Clocks()) -> None:
-        self.config = config
+        """Raises ConfigError when the data folder cannot be used, or another server uses it."""
+        # Workers may run elsewhere: what they are told of a scan must not depend on where this process started.
+        self.config = config = replace(config, data=config.data.absolute())
         self.workers = workers
         self._clocks = clocks
         self._lives: dict[str, LiveScan] = {}
         self._lives_lock = threading.Lock()
         self._draining = self._stopping = False
-        self._spool = open_spool(config)
-        self._ledger = Ledger(config.ledger_path)
-        self._results = ResultStore(config.results_folder, wire_limits(config))
+        self._data = DataFolder(config)
+        self._spool, self._ledger, self._results = self._data.spool, self._data.ledger, self._data.results
         self._feed = Feed(config.subscription_events)
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
         self._recorder = Recorder(config, self._ledger, feed=self._feed, clock=clocks.wall_s, ended=self._ended)
@@ -272,8 +260,7 @@ class Service:
         self._feed.close()
         for live in tuple(self._lives.values()):
             live.close()
-        self._spool.close()
-        self._ledger.close()
+        self._data.close()
 
     # --- inside -------------------------------------------------------------------------------------------------------
 

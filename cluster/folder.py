@@ -1,0 +1,67 @@
+"""The data folder of a server: spool, ledger and results, used by one server at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+from pathlib import Path
+
+from cluster.config import ClusterConfig, ConfigError
+from cluster.ledger import Ledger
+from cluster.results import ResultStore
+from cluster.spool import Spool
+from cluster.stream import wire_limits
+
+
+class DataFolder:
+    """All that a server keeps on disk; `close` lets the next one have it."""
+
+    def __init__(self, config: ClusterConfig) -> None:
+        """Raises ConfigError when another server has the folder, or when it cannot be made or written."""
+        self._lock = -1
+        try:
+            self._lock = _claim(config.data)
+            self.ledger = Ledger(config.ledger_path)
+            self.results = ResultStore(config.results_folder, wire_limits(config))
+            self.spool = _open_spool(config)
+        except (OSError, sqlite3.Error) as error:
+            self._release()
+            raise ConfigError(
+                f"the data folder {config.data} cannot be used ({error}): give one that can be written with --data"
+            ) from error
+
+    def close(self) -> None:
+        """Close everything in it."""
+        self.spool.close()
+        self.ledger.close()
+        self._release()
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _claim(folder: Path) -> int:
+    """Take the folder for this process: a descriptor that holds it, however the process ends."""
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        if isinstance(error, BlockingIOError):
+            words = f"another server uses the data folder {folder}: stop it, or give this one its own with --data"
+            raise ConfigError(words) from None
+        raise
+    return descriptor
+
+
+def _open_spool(config: ClusterConfig) -> Spool:
+    return Spool(
+        config.spool_folder,
+        sync_bytes=config.spool_sync_bytes,
+        unsynced_bytes=config.spool_unsynced_bytes,
+        free_bytes=config.spool_free_bytes,
+    )
