@@ -8,6 +8,8 @@ from pathlib import Path
 
 from bench import report
 
+MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (default: %(default)s)"
+
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Declare `bench ingest|load|report`."""
@@ -23,7 +25,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
     for kind in (ingest, load):
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
-        kind.add_argument("--disk", type=Path, default=None, help="folder on the disk to measure (default: here)")
+        kind.add_argument("--disk", type=Path, default=Path(), help="folder on the disk to measure (default: here)")
+        kind.add_argument("--memory", type=Path, default=Path("/dev/shm"), help=MEMORY)
         kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     stored = kinds.add_parser("report", help="stored results as Markdown tables")
     stored.add_argument("files", type=Path, nargs="+", metavar="FILE")
@@ -46,12 +49,13 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace) -> list[report.Row]:
     from bench import ingest, load
 
+    storage = ingest.Storage(args.disk.resolve(), args.memory)
     if args.kind == "ingest":
-        return ingest.measure(rounds=args.rounds, disk=args.disk)
-    plan = load.Plan(ray=args.ray, seconds=args.seconds, rounds=args.rounds)
+        return ingest.measure(storage, rounds=args.rounds)
+    plan = load.Plan(storage, ray=args.ray, seconds=args.seconds, rounds=args.rounds)
     if args.profile == "overhead":
         return load.overhead(plan)
-    return load.steady(plan, scanners=args.scanners, disk=args.disk)
+    return load.steady(plan, scanners=args.scanners)
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import decode, sender, server
@@ -16,20 +17,27 @@ from bench.sender import Load
 from bench.traffic import FrameSize
 
 MB = 1e6
-MEMORY = Path("/dev/shm")
 BLOCK = 1 << 20
 LOAD = Load(config="null", frames=16)  # of 33.5 MB each
 TOTAL = 16 * FrameSize().bytes
 
 
-def measure(*, rounds: int = 10, disk: Path | None = None) -> list[Row]:
-    """All rows of `bench ingest`; `disk` is a folder on the disk to be measured (default: the current one)."""
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Folders on the disk and on the memory-backed storage to measure."""
+
+    disk: Path
+    memory: Path
+
+
+def measure(storage: Storage, *, rounds: int = 10) -> list[Row]:
+    """All rows of `bench ingest`."""
     return [
         *decode.measure(),
-        *_beside_storage("ingest.disk", Path.cwd() if disk is None else disk, rounds),
-        *_beside_storage("ingest.memory", MEMORY, rounds),
-        *_beside_peer("ingest.peer.keep", rounds),
-        *_beside_peer("ingest.peer.drop", rounds),
+        *_beside_storage("ingest.disk", storage.disk, rounds=rounds),
+        *_beside_storage("ingest.memory", storage.memory, rounds=rounds),
+        *_beside_peer("ingest.peer.keep", storage.memory, rounds=rounds),
+        *_beside_peer("ingest.peer.drop", storage.memory, rounds=rounds),
     ]
 
 
@@ -73,14 +81,14 @@ def scratch(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _beside_storage(name: str, parent: Path, rounds: int) -> list[Row]:
+def _beside_storage(name: str, parent: Path, *, rounds: int) -> list[Row]:
     """Our ingest beside plain fsynced writes of as many bytes to the same storage."""
-    return _rows(name, parent, rounds, lambda folder: write_rate(folder, TOTAL))
+    return _rows(name, parent, rounds=rounds, baseline=lambda folder: write_rate(folder, TOTAL))
 
 
-def _beside_peer(name: str, rounds: int) -> list[Row]:
+def _beside_peer(name: str, memory: Path, *, rounds: int) -> list[Row]:
     """Our ingest beside a per-acquisition server; one that keeps does so on the same memory-backed storage."""
-    with scratch(MEMORY) as kept, server.peer(name.rpartition(".")[2], kept / "scan") as other:
+    with scratch(memory) as kept, server.peer(name.rpartition(".")[2], kept / "scan") as other:
 
         def beside(folder: Path) -> float:
             touch(folder, TOTAL)
@@ -89,10 +97,10 @@ def _beside_peer(name: str, rounds: int) -> list[Row]:
             touch(folder, TOTAL)
             return rate
 
-        return _rows(name, MEMORY, rounds, beside)
+        return _rows(name, memory, rounds=rounds, baseline=beside)
 
 
-def _rows(name: str, parent: Path, rounds: int, baseline: Callable[[Path], float]) -> list[Row]:
+def _rows(name: str, parent: Path, *, rounds: int, baseline: Callable[[Path], float]) -> list[Row]:
     ours, theirs = [], []
     with scratch(parent) as folder, server.recon_cluster(folder / "data", "--ray", "off", "--workers", "1") as endpoint:
         receive_rate(endpoint, LOAD)  # warm-up

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import inmemory, sender, server
-from bench.ingest import MB, MEMORY, TOTAL, scratch, touch, write_rate
+from bench.ingest import MB, TOTAL, Storage, scratch, touch, write_rate
 from bench.report import Row, row
 from bench.sender import Load
 from bench.traffic import FrameSize
@@ -26,18 +26,17 @@ Results = list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to measure: which Ray, how long each run sends, how many rounds."""
+    """How to measure: where, with which Ray, how long each run sends, how many rounds."""
 
+    storage: Storage
     ray: str
     seconds: float
     rounds: int
 
 
-def steady(plan: Plan, *, scanners: Sequence[int] = (1, 4), disk: Path | None = None) -> list[Row]:
+def steady(plan: Plan, *, scanners: Sequence[int] = (1, 4)) -> list[Row]:
     """End-to-end `fft` of equal frames at full speed with the spool in memory and on disk, beside peer and disk."""
-    here = Path.cwd() if disk is None else disk
-    rows = [_in_memory(plan, count) for count in scanners] + [_on_disk(plan, count, here) for count in scanners]
-    return [entry for group in rows for entry in group]
+    return [entry for measure in (_in_memory, _on_disk) for count in scanners for entry in measure(plan, count)]
 
 
 def overhead(plan: Plan) -> list[Row]:
@@ -57,7 +56,8 @@ def _overhead(name: str, load: Load, plan: Plan) -> list[Row]:
     ours, bare = [], []
     for _ in range(plan.rounds):
         bare.append(sum(inmemory.run(load, processes=WORKERS)))
-        _, results = _fresh_run(MEMORY, load, WORKERS, "--ray", plan.ray, "--workers", str(WORKERS))
+        _warm(plan)
+        _, results = _fresh_run(plan.storage.memory, load, WORKERS, "--ray", plan.ray, "--workers", str(WORKERS))
         ours.append(_frames_per_second(results))
     losses = [1 - own / other for own, other in zip(ours, bare, strict=True)]
     return [row(f"rate.{name}", ours, "frames/s", bare), row(f"overhead.{name}", losses, "1")]
@@ -70,27 +70,34 @@ def _frames_per_second(results: Results) -> float:
 
 def _in_memory(plan: Plan, scanners: int) -> list[Row]:
     with server.peer("fft") as other:
-        return _rows(f"load.memory.{scanners}", plan, scanners, storage=MEMORY, baseline=lambda: _peer_rate(other))
+
+        def beside() -> float:
+            rate, _ = frame_rate(other, Load(frames=20), scanners=1)
+            _warm(plan)
+            return rate
+
+        return _rows(f"load.memory.{scanners}", plan, scanners, folder=plan.storage.memory, baseline=beside)
 
 
-def _on_disk(plan: Plan, scanners: int, disk: Path) -> list[Row]:
+def _on_disk(plan: Plan, scanners: int) -> list[Row]:
     def sequential() -> float:
-        with scratch(disk) as folder:
+        with scratch(plan.storage.disk) as folder:
             return write_rate(folder, TOTAL)
 
-    return _rows(f"load.disk.{scanners}", plan, scanners, storage=disk, baseline=sequential)
+    return _rows(f"load.disk.{scanners}", plan, scanners, folder=plan.storage.disk, baseline=sequential)
 
 
-def _peer_rate(other: server.Endpoint) -> float:
-    return frame_rate(other, Load(frames=20), scanners=1)[0]
+def _warm(plan: Plan) -> None:
+    with scratch(plan.storage.memory) as folder:
+        touch(folder, int(plan.seconds * FASTEST))
 
 
-def _rows(name: str, plan: Plan, scanners: int, *, storage: Path, baseline: Callable[[], float]) -> list[Row]:
+def _rows(name: str, plan: Plan, scanners: int, *, folder: Path, baseline: Callable[[], float]) -> list[Row]:
     load = Load(seconds=plan.seconds)
     ours, theirs, seen = [], [], []
     for _ in range(plan.rounds):
         theirs.append(baseline())
-        rate, results = _fresh_run(storage, load, scanners, "--ray", plan.ray)
+        rate, results = _fresh_run(folder, load, scanners, "--ray", plan.ray)
         ours.append(rate)
         seen += results
     return [row(name, ours, "MB/s", theirs), *latencies(name, seen)]
@@ -98,8 +105,6 @@ def _rows(name: str, plan: Plan, scanners: int, *, storage: Path, baseline: Call
 
 def _fresh_run(parent: Path, load: Load, scanners: int, *options: str) -> tuple[float, Results]:
     with scratch(parent) as folder, server.recon_cluster(folder / "data", *options) as endpoint:
-        if parent == MEMORY:
-            touch(folder, int(load.seconds * FASTEST))
         frame_rate(endpoint, replace(load, frames=4), scanners=1)  # plans are warm, as on a server that has been up
         return frame_rate(endpoint, load, scanners=scanners)
 
