@@ -15,6 +15,7 @@ from cluster.job import (
     FailedError,
     LogLine,
     NotFoundError,
+    RequestError,
     ScanRecord,
 )
 from recon.errors import (
@@ -43,6 +44,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     LimitError: ("limit", 413, "Larger than this server allows"),
     ScanError: ("scan", 422, "The scan contradicts its own header"),
     RecipeError: ("recipe", 422, "The recipe is not known"),
+    RequestError: ("request", 422, "A parameter of the request cannot be used"),
     DeviceError: ("device", 503, "The device cannot be used"),
     DiskFullError: ("disk", 507, "No disk space"),
     DuplicateError: ("duplicate", 409, "The idempotency key is in use"),
@@ -95,12 +97,12 @@ def read_record(document: Mapping[str, Any]) -> ScanRecord:
 
 
 def read_priority(name: str) -> Priority:
-    """The class of urgency by its name; raises RecipeError."""
+    """The class of urgency by its name; raises RequestError."""
     try:
         return Priority[name.upper()]
     except KeyError:
         known = ", ".join(priority.name.lower() for priority in Priority)
-        raise RecipeError(f"the priority is {name!r}, expected one of {known}: name one of them") from None
+        raise RequestError(f"the priority is {name!r}, expected one of {known}: name one of them") from None
 
 
 def line_document(line: LogLine) -> dict[str, Any]:

@@ -8,6 +8,10 @@ from cluster.events import Priority, State
 from recon.errors import ReconError, RefusedError
 
 
+class RequestError(ReconError):
+    """A parameter of a request is not what it may be."""
+
+
 class NotFoundError(ReconError):
     """No scan with this id."""
 

@@ -31,7 +31,6 @@ from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Str
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cluster.config import ClusterConfig
@@ -51,18 +50,20 @@ from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain
 from cluster.gateway.upload import Hdf5Upload, Rest, Upload, broken, feed, receive
 from cluster.intake import Intake
-from cluster.job import DuplicateError, ScanRecord, ScanRequest
+from cluster.job import DuplicateError, RequestError, ScanRecord, ScanRequest
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
 from recon import __version__
-from recon.errors import RecipeError, ReconError, RefusedError
+from recon.errors import ReconError, RefusedError
 from recon.mrd.wire import encode_close, encode_text
 
 T = TypeVar("T")
 _BODY = "recon-cluster.body"  # name of our extension in an ASGI scope
 _SLICE_S = 1.0  # a thread that waits for a scan looks this often whether its client is still there
 _FALLBACK_BYTES = 1 << 20
+_RETRY_S = 2  # a client beyond the limit of connections is told to come again after this
+_REFUSAL_S = 1.0  # and has this long to read so
 _LEFT = "the sender left before the end of the body: send it again"
 
 router = APIRouter(
@@ -499,7 +500,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
     faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
     words = "; ".join(f"{place}: {text}" for place, text in faults) + ": correct the request"
-    return _problem(RecipeError(words))
+    return _problem(RequestError(words))
 
 
 async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
@@ -541,22 +542,6 @@ def create_app(service: Service) -> FastAPI:
     return app
 
 
-class Bounded:
-    """An application that answers a bounded number of requests at a time."""
-
-    def __init__(self, app: ASGIApp, most: int) -> None:
-        self._app = app
-        self._slots = Slots(most)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not self._slots.take():
-            words = f"{self._slots.most} requests are under way, the limit here: ask again later"
-            await _problem(RefusedError(words, retry_after_s=2.0))(scope, receive, send)
-            return
-        with self._slots.held():
-            await self._app(scope, receive, send)
-
-
 # ---- uvicorn ----
 
 
@@ -589,24 +574,37 @@ class Body:
 
 
 class BodyProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, which gives bodies away as sockets and does not wait for ever for a request."""
+    """uvicorn's protocol with a bounded number of connections, which gives bodies away as sockets.
 
-    def __init__(self, *args: Any, header_timeout_s: float, most: int, **options: Any) -> None:
+    It does not wait for ever for a request.
+    """
+
+    def __init__(self, *args: Any, header_timeout_s: float, places: Slots, **options: Any) -> None:
         super().__init__(*args, **options)
         self._header_timeout_s = header_timeout_s
-        self._most = most
+        self._places = places
+        self._placed = False
         self._late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """A client came."""
         super().connection_made(transport)
-        if len(self.connections) > self._most:
-            transport.abort()
-        self._expect_header()
+        self._placed = self._places.take()
+        if self._placed:
+            self._expect_header()
+        else:
+            self._refuse()
+
+    def data_received(self, data: bytes) -> None:
+        """What a client without a place says is not heard."""
+        if self._placed:
+            super().data_received(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client went."""
         self._forget_header()
+        if self._placed:
+            self._places.release()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
@@ -632,10 +630,22 @@ class BodyProtocol(HttpToolsProtocol):
     def _too_late(self) -> None:
         words = f"no complete request came within {self._header_timeout_s:g} s: send its header at once"
         document = {"type": "about:blank", "title": "Request timeout", "status": 408, "detail": words}
-        content = json.dumps(document).encode()
-        head = f"HTTP/1.1 408 Request Timeout\r\ncontent-type: {PROBLEM_TYPE}\r\ncontent-length: {len(content)}"
-        self.transport.write(head.encode() + b"\r\nconnection: close\r\n\r\n" + content)
+        self._part("408 Request Timeout", document)
         self.transport.close()
+
+    def _refuse(self) -> None:
+        words = f"{self._places.most} connections are open, the limit here (max_http_connections): come again later"
+        document = problem_document(RefusedError(words)) | {"status": 503}
+        self._part("503 Service Unavailable", document, f"retry-after: {_RETRY_S}")
+        # Closed at once, a request on its way would be answered with a reset, and the answer above be lost with it.
+        self._late = self.loop.call_later(_REFUSAL_S, self.transport.close)
+
+    def _part(self, status: str, document: Mapping[str, Any], *lines: str) -> None:
+        """Answer without having been asked."""
+        content = json.dumps(document).encode()
+        size = f"content-length: {len(content)}"
+        head = [f"HTTP/1.1 {status}", f"content-type: {PROBLEM_TYPE}", size, "connection: close", *lines]
+        self.transport.write("\r\n".join([*head, "\r\n"]).encode() + content)
 
 
 class HttpGateway:
@@ -644,13 +654,13 @@ class HttpGateway:
     def __init__(self, service: Service, listener: socket.socket) -> None:
         config = service.config
         app = create_app(service)
-        most = config.max_http_connections
-        protocol = partial(BodyProtocol, header_timeout_s=config.header_timeout_s, most=2 * most)
+        places = Slots(config.max_http_connections)
+        protocol = partial(BodyProtocol, header_timeout_s=config.header_timeout_s, places=places)
         self._context: Context = app.state.context
         self._listener = listener
         self._server = uvicorn.Server(
             uvicorn.Config(
-                Bounded(app, most),
+                app,
                 http=cast(type[asyncio.Protocol], protocol),
                 loop="uvloop",
                 ws="none",

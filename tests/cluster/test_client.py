@@ -16,7 +16,7 @@ import pytest
 from cluster.calls import Patience, Tries
 from cluster.client import AsyncClient, AsyncRemoteScan, Client, Options, RemoteScan
 from cluster.events import State
-from cluster.job import FailedError, NotFoundError
+from cluster.job import FailedError, NotFoundError, RequestError
 from recon.errors import FileError, LostError, RecipeError, RefusedError, ScanError, WireError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
@@ -105,7 +105,7 @@ def test_problems_become_errors(client: Client, tmp_path: Path) -> None:
     good = scans.stream(scans.frames(1))
     with pytest.raises(RecipeError, match="'magic' is unknown"):
         client.submit(good, method="magic")
-    with pytest.raises(RecipeError, match="the priority is 'now'"):
+    with pytest.raises(RequestError, match="the priority is 'now'"):
         client.submit(good, priority="now")
     with pytest.raises(WireError, match="772 of 822"):
         client.submit(good[:-52])

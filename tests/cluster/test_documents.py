@@ -18,7 +18,7 @@ from cluster.documents import (
     record_schema,
 )
 from cluster.events import Priority, State
-from cluster.job import DiskFullError, EndedError, FailedError, LogLine, NotFoundError, ScanRecord
+from cluster.job import DiskFullError, EndedError, FailedError, LogLine, NotFoundError, RequestError, ScanRecord
 from recon import errors
 from recon.errors import ReconError, RefusedError
 from recon.recipe import CATALOGUE
@@ -50,6 +50,7 @@ KINDS = [
     EndedError,
     FailedError,
     NotFoundError,
+    RequestError,
 ]
 
 
@@ -72,7 +73,7 @@ def test_a_problem_of_somebody_else() -> None:
 
 def test_priorities_by_name() -> None:
     assert [read_priority(name) for name in ("stat", "Routine", "RESEARCH")] == list(Priority)
-    with pytest.raises(errors.RecipeError, match="the priority is 'now', expected one of stat, routine, research"):
+    with pytest.raises(RequestError, match="the priority is 'now', expected one of stat, routine, research"):
         read_priority("now")
 
 

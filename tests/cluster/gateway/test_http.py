@@ -255,6 +255,31 @@ def test_requests_that_cannot_be_met(
     check_problem(http.post(path, content=scans.stream(scans.frames(1)), headers=headers), status, *words)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/scans?limit=0",
+        "/v1/scans?state=sleeping",
+        "/v1/scans/x/images?start=-1",
+        "/v1/scans/x/images?follow=perhaps",
+        "/v1/scans/x/images/0.dcm?plane=-1",
+        "/v1/scans/x/images/x.png",
+    ],
+)
+def test_a_parameter_that_cannot_be_used_is_a_problem_of_its_own(http: httpx.Client, path: str) -> None:
+    answer = http.get(path)
+    check_problem(answer, 422, "correct the request")
+    assert answer.json()["type"] == "urn:recon-cluster:problem:request"
+    assert answer.json()["title"] == "A parameter of the request cannot be used"
+
+
+def test_problems_of_a_submission_tell_parameters_from_recipes(http: httpx.Client) -> None:
+    kinds = {"priority=now": "request", f"name={'x' * 201}": "request", "method=magic": "recipe"}
+    for query, kind in kinds.items():
+        answer = http.post(f"/v1/scans?{query}", content=scans.stream(scans.frames(1)), headers=MRD)
+        assert answer.json()["type"] == f"urn:recon-cluster:problem:{kind}"
+
+
 # ---- states ----
 
 
@@ -632,11 +657,36 @@ def test_an_upload_that_stalls_is_ended(tmp_path: Path, chunked: bool) -> None:
     assert (tmp_path / "spool" / f"{record.id}.mrd").read_bytes() == stream[:3000]
 
 
-def test_requests_beyond_the_limit_are_refused(tmp_path: Path) -> None:
-    with running(tmp_path, max_http_connections=1) as server:
-        with httpx.Client(base_url=server.http) as client, client.stream("GET", "/v1/events"):
-            check_problem(httpx.get(f"{server.http}/v1/scans"), 429, "1 requests are under way")
-        assert eventually(lambda: httpx.get(f"{server.http}/v1/scans").status_code == 200)
+def test_connections_beyond_the_limit_are_refused(tmp_path: Path) -> None:
+    stream = scans.stream(scans.frames(1))
+    with running(tmp_path, max_http_connections=2) as server:
+        with upload(server), upload(server):  # they ask for nothing, and are connections all the same
+            answer = httpx.get(f"{server.http}/healthz")
+            check_problem(answer, 503, "2 connections are open", "max_http_connections")
+            assert answer.json()["type"] == "urn:recon-cluster:problem:refused"
+            assert int(answer.headers["retry-after"]) > 0
+            check_problem(httpx.post(f"{server.http}/v1/scans", content=stream, headers=MRD), 503, "2 connections")
+        assert eventually(lambda: httpx.get(f"{server.http}/healthz").status_code == 200)
+        assert not server.service.scans()
+
+
+def test_a_refused_connection_is_closed(tmp_path: Path) -> None:
+    with running(tmp_path, max_http_connections=1) as server, upload(server), upload(server) as refused:
+        said = b""
+        while data := refused.recv(65536):
+            said += data
+    assert said.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+
+
+def test_as_many_clients_as_the_limit_are_served_at_once(tmp_path: Path) -> None:
+    with (
+        running(tmp_path, max_http_connections=2) as server,
+        httpx.Client(base_url=server.http) as one,
+        httpx.Client(base_url=server.http) as other,
+        one.stream("GET", "/v1/events"),
+    ):
+        for _ in range(5):  # one connection, however many requests
+            assert other.get("/healthz").status_code == 200
 
 
 def test_stopping_ends_streams_and_uploads(tmp_path: Path) -> None:
