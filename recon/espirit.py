@@ -45,7 +45,8 @@ def espirit(
     Their phase is relative to the strongest combination of coils. Raises ValueError for a calibration region or a
     number of sets that cannot be used.
 
-    Beside the result: 8 · sets · min(coils, VIRTUAL) bytes per voxel, and a few TILE_BYTES.
+    Beside the result: 8 · sets · min(coils, VIRTUAL) bytes per voxel, 3 · TILE_BYTES, and 24 · unknowns² bytes for
+    unknowns = min(coils, VIRTUAL) · samples of a patch.
     """
     widths = patch_widths(calibration.shape[1:])
     basis = strongest_coils(calibration)

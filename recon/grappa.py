@@ -23,7 +23,9 @@ from recon.fourier import waves
 WIDTH = 5  # samples along kx that a target is made of
 SOURCES = (4, 2)  # lines that a target of a plane is made of; the fewer where there is little to calibrate with
 SOURCES_VOLUME = (8, 4, 2)
+LINES = 32  # along each axis of the calibration region, and
 EQUATIONS = 3  # per unknown, that are enough to calibrate with
+FEWEST_SAMPLES = 8  # along kx, that are used however many lines there are
 FEWEST_EQUATIONS = 1.5
 RIDGE = 1e-3  # of the sources' mean power: what the weights' size costs (Tikhonov)
 SLAB_BYTES = 16 << 20  # of sources and weights at once
@@ -134,7 +136,10 @@ def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -
 
     Each group of targets with the same sources is one regularised least-squares problem with coils · WIDTH · sources
     unknowns, solved for all its targets and coils at once. Raises ScanError where the region is too small.
+
+    Beside the weights: 2 · (EQUATIONS + 3) · 8 · unknowns² bytes where kx is long, never much more.
     """
+    calibration = central(calibration)
     planes = calibration.shape[1]
     choices = SOURCES if planes == 1 else SOURCES_VOLUME
     for count in choices:
@@ -147,6 +152,12 @@ def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -
         f" centre of k-space, too few to calibrate an acceleration of {lattice.acceleration} with {len(calibration)}"
         " coils: measure more calibration lines or use cg-sense or fft"
     )
+
+
+def central(calibration: Complex) -> Complex:
+    """At most LINES lines along kz and ky from the middle of the region."""
+    cuts = [slice((n - LINES) // 2, (n + LINES) // 2) if n > LINES else slice(None) for n in calibration.shape[1:3]]
+    return calibration[:, cuts[0], cuts[1]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +179,7 @@ class Problem:
         count = max(0, lines[0][1] - lines[0][0]) * max(0, lines[1][1] - lines[1][0])
         all_samples = max(0, region[2] - WIDTH + 1)
         enough = -(-EQUATIONS * coils * WIDTH * len(sources) // max(count, 1))
-        samples = min(all_samples, max(enough, 32)) if count else 0
+        samples = min(all_samples, max(enough, FEWEST_SAMPLES)) if count else 0
         first = (all_samples - samples) // 2
         return Problem(targets, sources, coils, (*lines, (first, first + samples)))
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
 from recon.errors import ScanError
-from recon.espirit import espirit
+from recon.espirit import VIRTUAL, espirit
 from recon.grappa import centre_of
 from recon.lines import is_cartesian
 from recon.methods.combine import check_finite, maps_from, whitened
@@ -171,10 +171,11 @@ def bytes_needed(encoding: Encoding, coils: int) -> int:
 
 def cost(encoding: Encoding, coils: int) -> float:
     """Maps, and two transforms per coil and iteration: along the undersampled steps only where k-space is Cartesian."""
+    maps = 0.05 + 1e-8 * min(coils, VIRTUAL) ** 2 * voxels(encoding)
     transform = 8e-9 * voxels(encoding)
     if not is_cartesian(encoding):
         transform = SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding))
-    return 1e-2 + coils * (5e-8 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
+    return maps + coils * (5e-8 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
 
 
 CG_SENSE = Method("cg-sense", run, bytes_needed, cost, calibration=True)

@@ -8,7 +8,7 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels
 from recon.errors import RecipeError
-from recon.grappa import calibrate, centre_of, fill, lattice_of, spanned
+from recon.grappa import SOURCES, SOURCES_VOLUME, WIDTH, calibrate, centre_of, fill, lattice_of, spanned
 from recon.methods import fft
 from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
@@ -17,8 +17,6 @@ from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
-
-USUAL_UNKNOWNS, USUAL_TARGETS = 20, 3  # per coil; a typical calibration, as far as a header tells
 
 
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
@@ -71,16 +69,22 @@ def combined_image(lines: Complex, target: Target, kernels: Kernels, *, how: str
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
     """K-space, its transformed copy, the coils' images, and the calibration's equations."""
-    equations = 8 * 3 * 3 * (USUAL_UNKNOWNS * coils) ** 2
-    return 8 * coils * 4 * voxels(encoding) + equations + (96 << 20)
+    return 8 * coils * 4 * voxels(encoding) + 100 * _unknowns(encoding, coils) ** 2 + (96 << 20)
 
 
 def cost(encoding: Encoding, coils: int) -> float:
     """Calibration by a matrix of unknowns, targets made of sources at every voxel, and one transform per coil."""
-    acceleration = prod(encoding.acceleration)
-    calibration = 2e-10 * (USUAL_UNKNOWNS * coils) ** 3 if acceleration > 1 else 0.0
-    application = 1e-10 * voxels(encoding) * coils**2 * USUAL_TARGETS if acceleration > 1 else 0.0
+    missing = prod(encoding.acceleration) - 1
+    groups = missing if encoding.encoded.matrix[0] > 1 else min(missing, 1)  # targets of a plane share their sources
+    calibration = 4e-10 * groups * _unknowns(encoding, coils) ** 3
+    application = 3e-10 * coils**2 * voxels(encoding) if missing else 0.0
     return 5e-3 + calibration + application + coils * fft_seconds(voxels(encoding))
+
+
+def _unknowns(encoding: Encoding, coils: int) -> int:
+    """Weights of one target in one coil."""
+    sources = SOURCES if encoding.encoded.matrix[0] == 1 else SOURCES_VOLUME
+    return sources[0] * WIDTH * coils
 
 
 GRAPPA = Method("grappa", run, bytes_needed, cost, calibration=True)

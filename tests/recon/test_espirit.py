@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from itertools import product
 from pathlib import Path
 
@@ -164,3 +165,20 @@ def test_bart_finds_the_same_maps(tmp_path: Path) -> None:
     off: Real = 1 - np.abs((maps.conj() * judge).sum(axis=0))
     # The same matrices, up to rounding on both sides.
     assert off[image > 0].max() < 2 * precision(8 * 36)
+
+
+@pytest.mark.parametrize(
+    ("grid", "coils", "sets"), [((1, 256, 256), 8, 1), ((1, 200, 256), 16, 2), ((24, 64, 64), 8, 1)]
+)
+def test_memory_is_what_the_docstring_says(grid: Shape3, coils: int, sets: int) -> None:
+    region = noise(np.random.default_rng(10), (coils, min(grid[0], 16), 16, 16))
+    unknowns = min(coils, recon.espirit.VIRTUAL) * (36 if grid[0] == 1 else 64)
+    tracemalloc.start()
+    try:
+        maps, values = espirit(region, grid, sets=sets)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    vectors = 8 * sets * min(coils, recon.espirit.VIRTUAL) * values[0].size
+    said = maps.nbytes + values.nbytes + vectors + 3 * recon.espirit.TILE_BYTES + 24 * unknowns**2
+    assert peak < 1.5 * said
