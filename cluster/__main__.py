@@ -1,7 +1,7 @@
 """The `recon-cluster` command: finds its subcommands by entry points and turns errors into exit statuses.
 
-0 done; 2 wrong usage or unreadable input; 3 the server refused; 4 the reconstruction failed; 5 the server could not be
-reached or was lost. Errors go to standard error, one sentence each.
+0 done; 2 wrong usage or unreadable input; 3 refused; 4 the reconstruction failed; 5 the server could not be reached or
+was lost (`cluster.exits`). Errors go to standard error, one sentence each.
 """
 
 from __future__ import annotations
@@ -13,23 +13,12 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from cluster.exits import INTERRUPTED, status_of
 from recon import __version__
-from recon.errors import LimitError, LostError, ReconError, RefusedError, ScanError
+from recon.errors import ReconError
 
 GROUP = "recon_cluster.commands"
-USAGE, REFUSED, FAILED, LOST, INTERRUPTED = 2, 3, 4, 5, 130
 Subparsers = Any  # argparse's own class for them is private
-
-
-def status_of(error: ReconError) -> int:
-    """The exit status for an error that a subcommand did not turn into one itself."""
-    from cluster.job import EndedError, FailedError
-
-    if isinstance(error, RefusedError | LimitError):
-        return REFUSED
-    if isinstance(error, FailedError | EndedError | ScanError):
-        return FAILED
-    return LOST if isinstance(error, LostError) else USAGE
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,15 +1,17 @@
-"""Where a client writes images: the media type for each ending, and never half a file under its final name."""
+"""Where images are written: the media type for each ending, and never half a file under its final name."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from cluster.sources import HDF5_TYPE, MRD_TYPE
 from recon.errors import FileError
+from recon.mrd.wire import encode_close, encode_image
+from recon.scan import Image, ScanHeader
 
 ZIP_TYPE = "application/zip"
 PNG_TYPE = "image/png"
@@ -42,6 +44,42 @@ def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):  # it was never made
             part.unlink(missing_ok=True)
+
+
+def save(images: Sequence[Image], path: Path, *, header: ScanHeader, scan_id: str) -> list[Path]:
+    """Write `images` by `path`'s ending; the files written. DICOM needs the `header` of their scan, and its id.
+
+    Raises FileError when something cannot be written, ReconError where a package for it is missing.
+    """
+    written: list[Path] = []
+    kind = media_type(path)
+    with writing(path, written) as file:
+        if kind == HDF5_TYPE:
+            _write_hdf5(images, Path(file.name))
+        else:
+            for piece in _pieces(images, kind, header=header, scan_id=scan_id):
+                file.write(piece)
+    return written
+
+
+def _write_hdf5(images: Sequence[Image], path: Path) -> None:
+    from recon.mrd.hdf5 import write_images
+
+    path.unlink()  # HDF5 makes its own file, and takes an empty one for a broken one
+    write_images(path, images)
+
+
+def _pieces(images: Sequence[Image], kind: str, *, header: ScanHeader, scan_id: str) -> Iterator[bytes]:
+    from recon.export.dicom import stream_zip
+    from recon.export.png import to_png
+
+    if kind == PNG_TYPE:
+        yield to_png(images)
+    elif kind == ZIP_TYPE:
+        yield from stream_zip(images, header, scan_id=scan_id)
+    else:
+        yield from (encode_image(image) for image in images)
+        yield encode_close()
 
 
 def _finish(part: Path, path: Path) -> list[Path]:

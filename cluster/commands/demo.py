@@ -18,9 +18,10 @@ from rich.progress import track
 
 from cluster.commands.remote import Subparsers
 from cluster.commands.scan import play, seed, speed
+from cluster.exits import FAILED
 from cluster.scanner import SimulatedScanner
 from cluster.verdict import Verdict, judge, summary
-from recon.errors import LostError
+from recon.errors import FileError, LostError
 from recon.export.montage import Comparison, write_montage
 from recon.simulate import PROTOCOLS, simulate
 
@@ -28,7 +29,6 @@ FOLDER = Path("recon-demo")
 LOG = FOLDER / "server.log"
 NAMES = ("brain-se", "head-gre3d", "heart-radial", "heart-spiral")
 SPEED = 4.0
-FAILED = 4
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -45,7 +45,7 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Stream, compare, draw; 0 only if every image is near its truth."""
     console = Console(width=110)
-    FOLDER.mkdir(exist_ok=True)
+    _make_folder()
     with tempfile.TemporaryDirectory(prefix="recon-demo-") as data, served(Path(data), ray=args.ray) as starting:
         console.print(f"a cluster starts, its log is {LOG}")
         scanners = [
@@ -60,6 +60,15 @@ def run(args: argparse.Namespace) -> int:
     for error in errors:
         print(error, file=sys.stderr)
     return report(scanners, judge(scanners), speed=args.speed, console=console)
+
+
+def _make_folder() -> None:
+    try:
+        FOLDER.mkdir(exist_ok=True)
+        LOG.touch()
+    except OSError as error:
+        place = FOLDER.absolute()
+        raise FileError(f"{place} cannot be written ({error.strerror}): run the demo in another folder") from error
 
 
 class Starting:

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cluster.__main__ import GROUP, main, make_parser, status_of
+from cluster.__main__ import GROUP, main, make_parser
+from cluster.exits import status_of
 from cluster.job import FailedError, NotFoundError
 from recon import __version__
 from recon.errors import (

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image as pillow
 
+from cluster.__main__ import main
 from cluster.scanner import SimulatedScanner
 from cluster.verdict import CARTESIAN_FACTOR, judge
 from recon.scan import Geometry, Image
@@ -30,6 +31,16 @@ def test_demo_runs_by_itself_and_leaves_its_pictures(tmp_path: Path) -> None:
     with pillow.open(tmp_path / "recon-demo/montage.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 10  # there is something to see
+
+
+def test_a_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "recon-demo").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 2
+    place = tmp_path / "recon-demo"
+    assert capsys.readouterr().err == f"{place} cannot be written (File exists): run the demo in another folder\n"
 
 
 def perfect(scanner: SimulatedScanner) -> list[Image]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
+import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image as Picture
 
-from cluster.commands import reconstruct
+from cluster.__main__ import main
 from recon.mrd import wire
 from recon.mrd.hdf5 import read_images, stream_scan
 from recon.mrd.header import write_header
@@ -23,9 +24,7 @@ from tests.recon.builders import header, noise, readouts_of
 
 def command(*words: object) -> int:
     """The exit status of the command line."""
-    parser = argparse.ArgumentParser()
-    reconstruct.add_parser(parser.add_subparsers())
-    return reconstruct.run(parser.parse_args(["reconstruct", *map(str, words), "--device", "cpu"]))
+    return main(["reconstruct", *map(str, words), "--device", "cpu"])
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +171,33 @@ def test_an_unknown_ending_is_status_2_before_any_work(tmp_path: Path, capsys: p
     assert (
         message == "images cannot be written as 'images.jpeg', expected .h5, .hdf5, .mrd, .png or a folder: rename it\n"
     )
+
+
+@pytest.mark.parametrize("name", ["images.h5", "images.mrd", "images.png", "dicom"])
+def test_a_place_that_cannot_be_written_is_status_2(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    (tmp_path / "file").touch()  # a folder without the right to write would not stop root
+    message = refused(capsys, scan_file, "--out", tmp_path / "file" / name)
+    assert re.match(rf"{tmp_path}/file/{name} cannot be written \(.*\): choose another place\n$", message)
+    (tmp_path / "taken" / name).mkdir(parents=True)
+    (tmp_path / "taken" / name / "other").touch()
+    message = refused(capsys, scan_file, "--out", tmp_path / "taken" / name)
+    assert f"taken/{name} " in message
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted(["file", "taken", name, "other"])
+
+
+@pytest.mark.parametrize("name", ["images.h5", "images.mrd", "images.png", "dicom"])
+def test_a_folder_that_is_missing_is_made(scan_file: Path, tmp_path: Path, name: str) -> None:
+    assert command(scan_file, "--out", tmp_path / "deep" / "down" / name) == 0
+    assert [path.name for path in (tmp_path / "deep" / "down").iterdir()] == [name]
+
+
+def test_a_missing_package_is_status_2(
+    scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert "needs the package pydicom" in refused(capsys, scan_file, "--out", tmp_path / "dicom")
 
 
 def test_a_file_that_is_not_there_is_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
