@@ -10,22 +10,11 @@ from cluster.config import ClusterConfig
 from cluster.events import Extent, FrameReady, FrameRef
 from cluster.runs import RunTable
 from recon.assemble import Assembler, FrameIndex
-from recon.errors import LimitError, ReconError, ScanError
+from recon.errors import LimitError, ReconError
+from recon.interpreter import Interpreter
 from recon.methods import METHODS, choose
-from recon.mrd.header import parse_header
-from recon.mrd.wire import (
-    AcquisitionRun,
-    Close,
-    ConfigFile,
-    ConfigText,
-    Decoder,
-    HeaderXml,
-    Message,
-    Query,
-    Text,
-    WireLimits,
-)
-from recon.recipe import AUTO, apply_text, resolve
+from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WireLimits
+from recon.recipe import Recipe
 from recon.scan import ScanHeader
 
 
@@ -55,13 +44,9 @@ class ScanStream:
     """One scan's stream: bytes in, frames out. `method` is as asked for, "auto" leaves it to the stream."""
 
     def __init__(self, scan: str, spool: Path, *, config: ClusterConfig, method: str) -> None:
-        self.closed = False
         self.silent = True  # nothing but queries came
-        self.header: ScanHeader | None = None
-        self.asked = method  # resolves to `recipe`, less what a text after the header sets
-        self.recipe = resolve(method)
         self.frames = 0
-        self._fixed = self.recipe.method != AUTO  # the request's method counts more than the stream's
+        self._meaning = Interpreter(method)
         self._scan = scan
         self._spool = spool
         self._config = config
@@ -71,6 +56,26 @@ class ScanStream:
         self._header_extent = Extent(0, 0, 0)
         self._noise_extents: tuple[int, tuple[Extent, ...]] = (0, ())  # of so many noise readouts
         self._coils = 0
+
+    @property
+    def header(self) -> ScanHeader | None:
+        """The scan's header once it came."""
+        return self._meaning.header
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is asked for so far."""
+        return self._meaning.recipe
+
+    @property
+    def asked(self) -> str:
+        """What resolves to `recipe`, less what a text after the header sets."""
+        return self._meaning.asked
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream's last message came."""
+        return self._meaning.closed
 
     @property
     def readouts(self) -> int:
@@ -113,10 +118,13 @@ class ScanStream:
         step = Step()
         try:
             for message in messages:
+                self.silent = self.silent and isinstance(message, Query | Close)
+                self._meaning.take(message)
                 if isinstance(message, AcquisitionRun):
                     self._readouts(message, step)
                     continue
-                self._other(message)
+                if isinstance(message, HeaderXml):
+                    self._open(message)
                 step.messages.append(message)
                 if self.closed:
                     break
@@ -124,43 +132,17 @@ class ScanStream:
             step.error = error
         return step
 
-    def _other(self, message: Message) -> None:
-        self.silent = self.silent and isinstance(message, Query | Close)
-        if isinstance(message, HeaderXml):
-            self._open(message)
-        elif isinstance(message, ConfigFile):
-            self._configure(message.name, message.name)
-        elif isinstance(message, ConfigText):
-            self._configure(message.text, resolve(message.text).to_json())
-        elif isinstance(message, Text):
-            self._adjust(message.text)
-        self.closed = isinstance(message, Close)
-
     def _open(self, message: HeaderXml) -> None:
-        if self.header is not None:
-            raise ScanError(f"a second header came at byte {message.offset}: send one scan per connection")
-        self.header = parse_header(message.xml)
+        assert self.header is not None
         self._assembler = Assembler(self.header)
         self._header_extent = Extent(message.offset, self._decoder.position - message.offset, 1)
 
-    def _configure(self, text: str, asked: str) -> None:
-        recipe = resolve(text)
-        if not self._fixed:
-            self.recipe, self.asked = recipe, asked
-
-    def _adjust(self, text: str) -> None:
-        """A JSON object between header and first readout sets parameters; any other text is a remark."""
-        if self.header is not None and not self.readouts and text.lstrip().startswith("{"):
-            self.recipe = apply_text(self.recipe, text)
-
     def _readouts(self, message: AcquisitionRun, step: Step) -> None:
-        if self._assembler is None:
-            raise ScanError(f"a readout came at byte {message.offset} before the header: send the header first")
+        assert self._assembler is not None
         count = len(message.readouts.head)
         self._runs.add(message.offset, stride=message.stride, count=count)
         if self._runs.readouts > self._config.scan_readouts:
             raise LimitError(f"the scan has more than {self._config.scan_readouts} readouts, the limit here: split it")
-        self.silent = False
         self._coils = message.readouts.samples.shape[1]
         indices = self._assembler.add(message.readouts.head)
         if indices:

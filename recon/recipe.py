@@ -187,11 +187,11 @@ def resolve(text: str, overrides: Mapping[str, object] | None = None) -> Recipe:
     return _override(recipe, overrides or {})
 
 
-def apply_text(recipe: Recipe, text: str) -> Recipe:
+def apply_text(recipe: Recipe, text: str, *, keep_method: bool = False) -> Recipe:
     """`recipe` with what a JSON text sets: {"method": …, "parameters": {…}} or the parameters alone.
 
     FIRE and OpenRecon clients send such a text after the header, with the configuration's name under "config".
-    Raises RecipeError.
+    `keep_method` takes the parameters only. Raises RecipeError.
     """
     given = _read_json(text)
     nested = given.pop("parameters", {})
@@ -203,7 +203,8 @@ def apply_text(recipe: Recipe, text: str) -> Recipe:
         del given["customconfig"]
     name = given.pop("method", None) or given.pop("config", None)
     given.pop("config", None)
-    return _override(recipe if name is None else _named(name), given)
+    named = recipe if name is None else _named(name)
+    return _override(recipe if keep_method else named, given)
 
 
 def _named(name: object) -> Recipe:

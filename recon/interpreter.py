@@ -1,0 +1,69 @@
+"""What the messages of a scan's stream mean, the same whether they come from a file or over a connection."""
+
+from __future__ import annotations
+
+from recon.errors import ScanError
+from recon.mrd.header import parse_header
+from recon.mrd.wire import AcquisitionRun, Close, ConfigFile, ConfigText, HeaderXml, Message, Text
+from recon.recipe import AUTO, apply_text, resolve
+from recon.scan import ScanHeader
+
+
+class Interpreter:
+    """The header of one stream and the recipe that it asks for, message by message.
+
+    `method` is as asked for beside the stream: "auto" leaves it to the stream, any other counts more than the
+    stream's. Raises RecipeError where it is unknown.
+    """
+
+    def __init__(self, method: str = AUTO) -> None:
+        self.header: ScanHeader | None = None
+        self.recipe = resolve(method)
+        self.asked = method  # resolves to `recipe`, less what a text after the header sets
+        self.measuring = False  # a readout came
+        self.closed = False
+        self._fixed = self.recipe.method != AUTO
+
+    def take(self, message: Message) -> None:
+        """Take in the next message; raises ScanError for one out of order, HeaderError or RecipeError for its content.
+
+        What has no bearing on header and recipe passes.
+        """
+        if isinstance(message, AcquisitionRun):
+            self._readouts(message)
+        elif isinstance(message, HeaderXml):
+            self._open(message)
+        elif isinstance(message, ConfigFile):
+            self._configure(message, message.name, asked=message.name)
+        elif isinstance(message, ConfigText):
+            self._configure(message, message.text, asked=resolve(message.text).to_json())
+        elif isinstance(message, Text):
+            self._adjust(message.text)
+        self.closed = isinstance(message, Close)
+
+    def _readouts(self, message: AcquisitionRun) -> None:
+        if self.header is None:
+            raise ScanError(f"a readout came at byte {message.offset} before the header: send the header first")
+        self.measuring = True
+
+    def _open(self, message: HeaderXml) -> None:
+        if self.header is not None:
+            raise ScanError(f"a second header came at byte {message.offset}: send one scan per connection")
+        self.header = parse_header(message.xml)
+
+    def _configure(self, message: Message, text: str, *, asked: str) -> None:
+        if self.measuring:  # else frames of one scan would differ in method, by when they became complete
+            raise ScanError(
+                f"a configuration came at byte {message.offset} after the first readout: send it before the header"
+            )
+        recipe = resolve(text)
+        if not self._fixed:
+            self.recipe, self.asked = recipe, asked
+
+    def _adjust(self, text: str) -> None:
+        """A JSON object between header and first readout sets parameters; any other text is a remark.
+
+        FIRE names its configuration in that text as well, which counts as little as any where the method is fixed.
+        """
+        if self.header is not None and not self.measuring and text.lstrip().startswith("{"):
+            self.recipe = apply_text(self.recipe, text, keep_method=self._fixed)
