@@ -46,7 +46,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     RecipeError: ("recipe", 422, "The recipe is not known"),
     RequestError: ("request", 422, "A parameter of the request cannot be used"),
     DeviceError: ("device", 503, "The device cannot be used"),
-    DiskFullError: ("disk", 507, "No disk space"),
+    DiskFullError: ("disk", 507, "The server cannot keep it on disk"),
     DuplicateError: ("duplicate", 409, "The idempotency key is in use"),
     ConflictError: ("conflict", 409, "The scan is in another state"),
     RefusedError: ("refused", 429, "The server does not take this now"),

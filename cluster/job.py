@@ -29,7 +29,7 @@ class FailedError(ReconError):
 
 
 class DiskFullError(RefusedError):
-    """There is no disk space for the scan."""
+    """The server's disk cannot take the scan: it is full, or it fails."""
 
 
 class ConflictError(RefusedError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -24,7 +25,16 @@ from cluster.events import (
 )
 from cluster.folder import DataFolder
 from cluster.intake import Desk, Intake, Reception
-from cluster.job import ConflictError, DuplicateError, LogLine, NotFoundError, ScanRecord, ScanRequest, new_scan_id
+from cluster.job import (
+    ConflictError,
+    DiskFullError,
+    DuplicateError,
+    LogLine,
+    NotFoundError,
+    ScanRecord,
+    ScanRequest,
+    new_scan_id,
+)
 from cluster.live import Feed, LiveScan, Subscription
 from cluster.loop import Loop, Stage
 from cluster.metrics import Metrics
@@ -36,6 +46,7 @@ from recon.errors import FileError, RefusedError
 from recon.recipe import resolve
 from recon.scan import Image
 
+_log = logging.getLogger(__name__)
 _END_WAIT_S = 5.0
 
 
@@ -137,7 +148,7 @@ class Service:
         )
         with self._lives_lock:
             self._admit(request)
-            live = self._lives[record.id] = LiveScan(record, self._results)
+            live = self._enter(record)
         return Intake(self._desk, live)
 
     def lookup(self, idempotency_key: str) -> ScanRecord | None:
@@ -185,7 +196,7 @@ class Service:
             if not self._spool.path(scan_id).exists():
                 raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
             self._admit(None)
-            live = self._lives[scan_id] = LiveScan(_fresh(old), self._results)
+            live = self._enter(_fresh(old))
         self._again(live, old, line="requeued")
         return live.record
 
@@ -279,6 +290,19 @@ class Service:
         except RefusedError:
             self.refused("disk")
             raise
+
+    def _enter(self, record: ScanRecord) -> LiveScan:
+        """The scan among those in flight; raises DiskFullError when there can be no file for its images."""
+        try:
+            live = LiveScan(record, self._results)
+        except OSError as error:
+            _log.exception("the images of scan %s cannot be kept", record.id)
+            self.refused("disk")
+            # Not the error itself, which names a path of the server's.
+            words = f"the images of the scan cannot be kept ({error.strerror}): check the server's disk, send it again"
+            raise DiskFullError(words, retry_after_s=60.0) from error
+        self._lives[record.id] = live
+        return live
 
     def _cancel(self, live: LiveScan) -> None:
         with live.gate:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cluster.events import Extent
 from cluster.job import DiskFullError
 from cluster.splicing import Pipes, Window, map_file
-from recon.errors import FileError, RefusedError
+from recon.errors import FileError
 from recon.mrd.wire import view_run
 from recon.scan import READOUT_HEAD, Readouts
 
@@ -48,16 +48,19 @@ class Spool:
         return self.folder / f"{scan}.mrd"
 
     def create(self, scan: str) -> SpoolFile:
-        """A new, empty file for `scan`; raises RefusedError when the disk cannot be trusted or is full."""
+        """A new, empty file for `scan`; raises DiskFullError when the disk cannot be trusted, is full, or refuses."""
         self.check()
-        file = SpoolFile(self, scan)
+        try:
+            file = SpoolFile(self, scan)
+        except OSError as error:
+            raise _refusal(error, scan) from error
         self._open[scan] = file
         return file
 
     def check(self) -> None:
-        """Raise DiskFullError below the free-space mark, RefusedError after a failed fsync."""
+        """Raise DiskFullError below the free-space mark and after a failed fsync."""
         if self.failure:
-            raise RefusedError(f"the spool failed ({self.failure}): check the disk and restart the server")
+            raise DiskFullError(f"the spool failed ({self.failure}): check the disk and restart the server")
         free = self.free_bytes()
         if free < self._free_bytes:
             raise DiskFullError(
@@ -111,7 +114,7 @@ class SpoolFile:
         self._window: Window | None = None
 
     def append(self, data: memoryview) -> None:
-        """Write `data` at the end; waits while too much is not on the disk. Raises DiskFullError, RefusedError."""
+        """Write `data` at the end; waits while too much is not on the disk. Raises DiskFullError."""
         try:
             written = os.pwrite(self._fd, data, self.size)
             while written < len(data):
@@ -147,7 +150,10 @@ class SpoolFile:
     def view(self, start: int) -> memoryview:
         """The spliced bytes from `start` on, read-only; those before are not asked for again."""
         assert self._window is not None
-        return self._window.view(start, self.size)
+        try:
+            return self._window.view(start, self.size)
+        except OSError as error:
+            raise self._refusal(error) from error
 
     def _open_window(self) -> Window:
         try:
@@ -161,7 +167,7 @@ class SpoolFile:
             self._ask()
 
     def sync(self) -> None:
-        """Return when all bytes and the file's name are on the disk; raises RefusedError otherwise."""
+        """Return when all bytes and the file's name are on the disk; raises DiskFullError otherwise."""
         with self._changed:
             self._changed.wait_for(lambda: self._pending == 0)
         self.sync_written()
@@ -202,7 +208,10 @@ class SpoolFile:
             raise self._refusal(self._error)
 
     def _sync_folder(self) -> None:
-        folder = os.open(self._spool.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            folder = os.open(self._spool.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError as error:
+            raise self._refusal(error) from error
         try:
             os.fsync(folder)
         except OSError as error:
@@ -215,13 +224,8 @@ class SpoolFile:
         self._error = error
         self._spool.failure = self._spool.failure or str(error)
 
-    def _refusal(self, error: OSError) -> RefusedError:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return DiskFullError(
-                f"the spool's disk is full after {self.size} bytes of scan {self.scan}: free space and send it again",
-                retry_after_s=60.0,
-            )
-        return RefusedError(f"the spool cannot keep scan {self.scan} ({error}): check the disk and send it again")
+    def _refusal(self, error: OSError) -> DiskFullError:
+        return _refusal(error, self.scan, size=self.size)
 
     def _end(self, *, removed: bool) -> None:
         with self._changed:
@@ -230,6 +234,14 @@ class SpoolFile:
             os.close(self._fd)
             self._fd = -1
             self._spool.released(self, removed=removed)
+
+
+def _refusal(error: OSError, scan: str, *, size: int = 0) -> DiskFullError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        words = f"the spool's disk is full after {size} bytes of scan {scan}: free space and send it again"
+        return DiskFullError(words, retry_after_s=60.0)
+    # Not the error itself, which names a path of the server's.
+    return DiskFullError(f"the spool cannot keep scan {scan} ({error.strerror}): check the disk and send it again")
 
 
 def map_extents(path: Path, extents: tuple[Extent, ...]) -> list[memoryview]:

@@ -176,8 +176,8 @@ async def _admitted(request: Request, context: Context, asked: ScanRequest, *, k
         intake = await _in_thread(context, partial(context.service.open_scan, asked))
     except DuplicateError as error:
         return _replayed(error.record)
-    upload = _upload(intake, kind, context.service.config)
     try:
+        upload = await _in_thread(context, partial(_upload, intake, kind, context.service.config))
         return _created(await _take_in(request, context, upload))
     except ReconError as error:
         return _problem(error, scan=intake.scan_id)

@@ -101,19 +101,31 @@ class MrdGateway:
                 # Closed by us, reset before it was taken, or no file descriptor left: the last one needs the pause.
                 time.sleep(0.02)
                 continue
-            prepare(connection)
-            self._admit(connection)
+            try:
+                prepare(connection)
+                self._admit(connection)
+            except OSError as error:
+                # Reset before it was served, or nothing left to serve it with: others come after it.
+                _log.warning("a connection was dropped (%s)", error)
+                connection.close()
 
     def _admit(self, connection: socket.socket) -> None:
         if self._slots.take():
-            session = Session(self._service, connection, self._answers)
-            with self._changed:
-                self._sessions.add(session)
-            threading.Thread(target=self._run, args=(session,), name="mrd-session", daemon=True).start()
+            self._begin(connection)
         elif self._refusals.take():
             threading.Thread(target=self._refuse, args=(connection,), name="mrd-refuse", daemon=True).start()
         else:
             connection.close()
+
+    def _begin(self, connection: socket.socket) -> None:
+        try:
+            session = Session(self._service, connection, self._answers)
+        except OSError:
+            self._slots.release()
+            raise
+        with self._changed:
+            self._sessions.add(session)
+        threading.Thread(target=self._run, args=(session,), name="mrd-session", daemon=True).start()
 
     def _run(self, session: Session) -> None:
         with self._slots.held():
@@ -180,6 +192,7 @@ class ImageSender:
         self._service = service
         self._scan = scan
         self._sender = sender
+        self.fault = ""  # why images that are there cannot be sent, where that is not the client's doing
         self._thread = threading.Thread(target=self._run, name="mrd-images", daemon=True)
 
     def start(self) -> None:
@@ -195,9 +208,20 @@ class ImageSender:
     def _run(self) -> None:
         try:
             for message in self._service.follow(self._scan):
-                self._sender.send(message)
+                if not self._sent(message):
+                    return
+        except Exception as error:
+            # A defect or a fault of the server's: the client must not take the images so far for all.
+            _log.exception("scan %s: its images cannot be sent", self._scan)
+            self.fault = f"internal error {type(error).__name__} while sending images: fetch them over HTTP"
+
+    def _sent(self, message: bytes) -> bool:
+        try:
+            self._sender.send(message)
         except OSError as error:
             _log.info("scan %s: its client takes no more images (%s); they are kept", self._scan, error)
+            return False
+        return True
 
 
 class Session:
@@ -222,9 +246,11 @@ class Session:
     def run(self) -> None:
         """Serve the connection."""
         config = self._service.config
-        with self._connection, suppress(OSError):  # a client that is gone needs no last words
+        with self._connection:
             with self._sender:
-                self._sender.end(self._serve())
+                reason = self._serve()
+                with suppress(OSError):  # a client that is gone needs no last words
+                    self._sender.end(reason)
             self.parting = True
             drain(self._connection, timeout_s=config.linger_timeout_s, most_bytes=config.linger_bytes)
 
@@ -233,12 +259,19 @@ class Session:
         try:
             self._expect()
             if not self._connection.recv(1, socket.MSG_PEEK):
-                raise ConnectionAbortedError("left without a word")  # a probe of the port: nothing to record
-            intake = self._service.open_scan(ScanRequest("tcp"))
+                return ""  # a probe of the port: nothing to record
         except TimeoutError:
             return self._deadlines.reason()
+        except OSError:
+            return ""  # reset: it hears nothing any more
+        try:
+            intake = self._service.open_scan(ScanRequest("tcp"))
         except ReconError as error:
             return str(error)
+        except Exception as error:
+            # A defect of ours: the client must hear of it, and not take the silence for an empty result.
+            _log.exception("a scan could not be opened")
+            return _internal(error)
         return self._scan(intake)
 
     def _scan(self, intake: Intake) -> str:
@@ -250,10 +283,10 @@ class Session:
         except Exception as error:
             # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
             _log.exception("receiving scan %s failed", intake.scan_id)
-            reason = f"internal error {type(error).__name__} while receiving: report it with the server's log"
+            reason = _internal(error)
             intake.abort(reason)
         images.join()
-        return reason or self._verdict(intake.scan_id)
+        return reason or images.fault or self._verdict(intake.scan_id)
 
     def _receive(self, intake: Intake, images: ImageSender) -> str:
         """Take in a scan up to its CLOSE; returns why the sender stopped before it, "" when it did not."""
@@ -305,3 +338,7 @@ class Session:
         except ReconError:
             return ""  # only queries came: there is no scan
         return "" if record.state is State.DONE else record.reason or f"the scan is {record.state.value}"
+
+
+def _internal(error: Exception) -> str:
+    return f"internal error {type(error).__name__} while receiving: report it with the server's log"

@@ -16,7 +16,7 @@ from cluster.gateway.convert import convert
 from cluster.gateway.limits import Deadlines
 from cluster.intake import Intake
 from cluster.job import DiskFullError, ScanRecord
-from recon.errors import InputError, LimitError, ReconError, RefusedError
+from recon.errors import InputError, LimitError, ReconError
 
 _BUFFER_BYTES = 1 << 20
 
@@ -87,20 +87,23 @@ class Hdf5Upload:
     """A body that is an ISMRMRD file: kept as it is at `path`, read when it is complete."""
 
     def __init__(self, intake: Intake, path: Path, config: ClusterConfig) -> None:
+        """Raises DiskFullError, written into the scan's record, when the file cannot be opened."""
         intake.keep()
         self._intake = intake
         self._path = path
         self._config = config
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._bytes = 0
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._fd = -1
+        with self._recorded():
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go."""
         return self._buffer
 
     def received(self, count: int) -> None:
-        """Keep the `count` bytes just written; raises LimitError, RefusedError."""
+        """Keep the `count` bytes just written; raises LimitError, DiskFullError."""
         with self._recorded():
             self._bytes += count
             if self._bytes > self._config.scan_bytes:
@@ -153,7 +156,8 @@ class Hdf5Upload:
             raise
 
 
-def _refusal(error: OSError) -> RefusedError:
+def _refusal(error: OSError) -> DiskFullError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError("the spool's disk is full: free space and send the file again", retry_after_s=60.0)
-    return RefusedError(f"the spool cannot keep the file ({error}): check the disk and send it again")
+    # Not the error itself, which names a path of the server's.
+    return DiskFullError(f"the spool cannot keep the file ({error.strerror}): check the disk and send it again")

@@ -149,7 +149,7 @@ def test_no_new_scan_below_the_watermark(tmp_path: Path) -> None:
 
 def test_two_files_of_one_name_are_never_mixed(spool: Spool) -> None:
     file = spool.create("a")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(DiskFullError, match=r"the spool cannot keep scan a \(File exists\): check the disk"):
         spool.create("a")
     file.close()
 
