@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,7 +13,7 @@ MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (d
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Declare `bench ingest|load|report`."""
+    """Declare `bench ingest|load|kernels|report`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help="measure this machine, beside peers in the same run"
     )
@@ -23,11 +24,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     load.add_argument("--scanners", type=int, nargs="+", default=[1, 4], metavar="N", help="of the profile steady")
     load.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of sending in one run")
     load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
-    for kind in (ingest, load):
+    numeric = kinds.add_parser("kernels", help="NUFFT, CG-SENSE, ESPIRiT and GRAPPA on the CPU beside other packages")
+    numeric.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all cores)")
+    for kind in (ingest, load, numeric):
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
+        kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
+    for kind in (ingest, load):
         kind.add_argument("--disk", type=Path, default=Path(), help="folder on the disk to measure (default: here)")
         kind.add_argument("--memory", type=Path, default=Path("/dev/shm"), help=MEMORY)
-        kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     stored = kinds.add_parser("report", help="stored results as Markdown tables")
     stored.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return parser
@@ -47,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> list[report.Row]:
+    if args.kind == "kernels":
+        return _measure_kernels(args)
     from bench import ingest, load
 
     storage = ingest.Storage(args.disk.resolve(), args.memory)
@@ -56,6 +62,15 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
     if args.profile == "overhead":
         return load.overhead(plan)
     return load.steady(plan, scanners=args.scanners)
+
+
+def _measure_kernels(args: argparse.Namespace) -> list[report.Row]:
+    from bench import kernels  # needs the CPU libraries, which a client's host lacks
+
+    rows, missing = kernels.measure(rounds=args.rounds, threads=args.threads)
+    for what in missing:
+        print(f"not measured, {what}")
+    return rows
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:

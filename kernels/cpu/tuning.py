@@ -1,6 +1,6 @@
 """Which of two ways is faster, from measured costs: a table rather than a trial, so that every process chooses alike.
 
-`recon-cluster bench kernels` prints what the table holds beside what it measures.
+`recon-cluster bench kernels` prints the ratio that the table expects beside the one that it measures.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from math import ceil, log, log2, pi, prod, sqrt
 # Nanoseconds on one core of a Xeon with AVX-512 (FINUFFT 2.5.1, FFTW 3.3.5).
 SPREAD_POINT = 12.0  # FINUFFT, type 1 or 2: each point
 SPREAD_CELL = 0.3  # and each cell that it touches
-GRID_CELL = 0.35  # each cell of FINUFFT's grid, times log₂ of their number: transform, padding, deapodisation
+GRID_CELL = 0.63  # each cell of FINUFFT's grid, times log₂ of their number: transform, padding, deapodisation
 CONVOLVED_CELL = 0.40  # each cell of the doubled grid, times log₂ of their number
 LARGEST_RESPONSE = 1 << 25  # cells, 128 MB: beyond, memory is better spent on frames
 

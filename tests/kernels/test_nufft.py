@@ -162,7 +162,7 @@ def test_a_team_shares_coils_and_gives_the_same_bits(rng: np.random.Generator) -
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_pair_stands_in_where_it_is_faster(rng: np.random.Generator, threads: int) -> None:
-    points, shape = uniform(rng, 40, 2), (64, 48)
+    points, shape = uniform(rng, 40, 3), (24, 20, 16)
     plan = kernels.on("cpu", threads=threads).nufft(points, shape, eps=1e-5)
     assert not plan.convolves
     weights, x, maps = rng.uniform(0.1, 1, 40).astype(np.float32), noise(rng, *shape), noise(rng, 3, *shape)
