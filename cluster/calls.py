@@ -7,7 +7,7 @@ outcomes. It does no I/O; `cluster.client` has one small driver per kind of clie
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from cluster.documents import read_line, read_problem, read_record
@@ -18,6 +18,7 @@ from recon.errors import LostError, ReconError, RefusedError
 from recon.mrd.wire import Close, Decoder, ImageMessage, Message, Text, WireLimits
 
 T = TypeVar("T")
+_PARTIAL = 206
 _AWAY = (502, 503, 504)  # a proxy says that the server behind it is not there now
 _IMAGE_BYTES = 1 << 34  # the client trusts its own server's images up to this size
 
@@ -232,16 +233,31 @@ def wait(scan: str, tries: Tries, limits: Waiting) -> Program[ScanRecord]:
         pause_s = min(limits.poll_s, 1.5 * pause_s)
 
 
-def download(call: Call, tries: Tries) -> Program[Reply]:
-    """Emit the content of a streamed answer; it is not resumed, what was emitted is void after LostError."""
-    reply = yield from request(call, tries)
+def download(call: Call, tries: Tries, *, restart: Callable[[], None] | None = None) -> Program[None]:
+    """Emit the content of a streamed answer, asked for again when the connection is lost.
+
+    Content that is made anew for each request begins again, once `restart` has undone what was emitted; without
+    `restart` the content is a file, and goes on behind what was emitted.
+    """
+    count = farthest = 0
     while True:
-        data = yield Read()
-        if isinstance(data, Lost):
-            raise LostError(data.reason)
-        if not data:
-            return reply
-        yield Emit(data)
+        headers = {**call.headers, "range": f"bytes={count}-"} if count else call.headers
+        reply = yield from request(replace(call, headers=headers), tries)
+        known = count if reply.status != _PARTIAL else 0  # a proxy may not know ranges, and send what came before
+        while isinstance(data := (yield Read()), bytes) and data:
+            fresh, known = data[known:], max(0, known - len(data))
+            count += len(fresh)
+            if count > farthest:
+                tries.progress()
+            farthest = max(farthest, count)
+            if fresh:
+                yield Emit(fresh)
+        if not isinstance(data, Lost):
+            return
+        yield tries.pause(LostError(data.reason))
+        if restart is not None:
+            restart()
+            count = 0
 
 
 def images(scan: str, tries: Tries, *, start: int = 0, follow: bool = True) -> Program[None]:
@@ -291,7 +307,10 @@ def _verdict(scan: str, stream: _Stream, tries: Tries) -> Program[None]:
 
 
 def events(path: str, tries: Tries) -> Program[None]:
-    """Emit (name, JSON text) of each server-sent event; ends with the stream."""
+    """Emit (name, JSON text) of each server-sent event; ends with the stream.
+
+    Raises LostError when the connection is lost: nobody kept what happened meanwhile, so it cannot go on.
+    """
     reply = yield from request(Call("GET", path, headers={"accept": "text/event-stream"}, streamed=True), tries)
     assert reply.status == 200
     rest = b""

@@ -1,7 +1,9 @@
 """The Python client: scans go in, images come back as they are made; sync and async with the same methods.
 
-Needs numpy, h5py, httpx and rich only. Every call is repeated after a lost connection or a "not now" of the server; an
-idempotency key makes a repeated submission mean the same scan, and images go on where the connection broke.
+Needs numpy, h5py, httpx and rich only. After a lost connection or a "not now" of the server a call is repeated: an
+idempotency key makes a repeated submission mean the same scan, images and raw data go on where the connection broke,
+and files are fetched anew. Three are not: a requeue, which would run twice, a submission from an iterator, which cannot
+be read twice, and events, of which some would be missing.
 """
 
 from __future__ import annotations
@@ -198,7 +200,7 @@ class Client:
         return self.document("/v1/recipes")
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """(name, JSON text) of what happens on the server, from now on."""
+        """(name, JSON text) of what happens on the server, from now on; raises LostError with the connection."""
         return self.stream(calls.events("/v1/events", self.options.tries()))
 
     def record(self, call: Call) -> ScanRecord:
@@ -284,24 +286,25 @@ class RemoteScan:
         return self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.options.tries()))
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """(name, JSON text) of what happens to the scan, from now until its end."""
+        """(name, JSON text) of what happens to the scan, from now until its end; raises LostError as it is lost."""
         return self._client.stream(calls.events(self._path("/events"), self._client.options.tries()))
 
     def raw(self) -> Iterator[bytes]:
         """The raw data as received."""
-        return self._download(self._path("/raw"), "*/*")
+        return self._download(self._path("/raw"), "*/*", restart=None)
 
     def save(self, path: str | Path) -> list[Path]:
         """Write the images so far by `path`'s ending: .h5, .mrd, .png, or a folder of DICOM files."""
         written: list[Path] = []
         with saving.writing(Path(path), written) as file:
-            for piece in self._download(self._path("/images"), saving.media_type(Path(path))):
+            kind = saving.media_type(Path(path))
+            for piece in self._download(self._path("/images"), kind, restart=lambda: saving.empty(file)):
                 file.write(piece)
         return written
 
-    def _download(self, path: str, accept: str) -> Iterator[bytes]:
+    def _download(self, path: str, accept: str, *, restart: Callable[[], None] | None) -> Iterator[bytes]:
         call = Call("GET", path, headers={"accept": accept}, streamed=True)
-        return self._client.stream(calls.download(call, self._client.options.tries()))
+        return self._client.stream(calls.download(call, self._client.options.tries(), restart=restart))
 
     def _path(self, below: str = "") -> str:
         return f"/v1/scans/{self.id}{below}"
@@ -508,19 +511,20 @@ class AsyncRemoteScan:
 
     def raw(self) -> AsyncIterator[bytes]:
         """As `RemoteScan.raw`."""
-        return self._download(self._path("/raw"), "*/*")
+        return self._download(self._path("/raw"), "*/*", restart=None)
 
     async def save(self, path: str | Path) -> list[Path]:
         """As `RemoteScan.save`."""
         written: list[Path] = []
         with saving.writing(Path(path), written) as file:
-            async for piece in self._download(self._path("/images"), saving.media_type(Path(path))):
+            kind = saving.media_type(Path(path))
+            async for piece in self._download(self._path("/images"), kind, restart=lambda: saving.empty(file)):
                 await asyncio.to_thread(file.write, piece)
         return written
 
-    def _download(self, path: str, accept: str) -> AsyncIterator[bytes]:
+    def _download(self, path: str, accept: str, *, restart: Callable[[], None] | None) -> AsyncIterator[bytes]:
         call = Call("GET", path, headers={"accept": accept}, streamed=True)
-        return self._client.stream(calls.download(call, self._client.options.tries()))
+        return self._client.stream(calls.download(call, self._client.options.tries(), restart=restart))
 
     def _path(self, below: str = "") -> str:
         return f"/v1/scans/{self.id}{below}"

@@ -46,6 +46,12 @@ def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+def empty(file: BinaryIO) -> None:
+    """Begin `file` again."""
+    file.seek(0)
+    file.truncate()
+
+
 def save(images: Sequence[Image], path: Path, *, header: ScanHeader, scan_id: str) -> list[Path]:
     """Write `images` by `path`'s ending; the files written. DICOM needs the `header` of their scan, and its id.
 

@@ -198,6 +198,73 @@ def test_images_go_on_where_the_connection_broke(server: Running) -> None:
         np.testing.assert_array_equal(image.pixels, other.pixels)
 
 
+@pytest.fixture(scope="module")
+def large(server: Running) -> RemoteScan:
+    """A scan whose raw data and images are longer than what a connection gets through below."""
+    frames = scans.frames(6, lines=64, samples=64)
+    with Client(server.http, options=QUICK) as client:
+        scan = client.submit(scans.stream(frames, scans.header(repetitions=6, lines=64, samples=64)))
+        scan.wait(timeout_s=30.0)
+        return scan
+
+
+def test_raw_data_go_on_where_the_connection_broke(server: Running, large: RemoteScan) -> None:
+    expected = server.service.raw_path(large.id).read_bytes()
+    patience = replace(QUICK.patience, attempts=2)
+    with (
+        proxy(server.http, down=lambda number: 200_000) as broken,
+        Client(broken.url, options=replace(QUICK, patience=patience)) as unlucky,
+    ):
+        assert b"".join(RemoteScan(unlucky, large.record).raw()) == expected
+    assert broken.connections >= len(expected) // 200_000 + 1
+
+
+@pytest.mark.parametrize("name", ["images.h5", "dicom"])
+def test_files_are_fetched_anew(server: Running, large: RemoteScan, tmp_path: Path, name: str) -> None:
+    with (
+        proxy(server.http, down=lambda number: 45_000 if number == 0 else float("inf")) as broken,
+        Client(broken.url, options=QUICK) as unlucky,
+    ):
+        RemoteScan(unlucky, large.record).save(tmp_path / name)
+        assert broken.connections == 2
+    if name == "dicom":
+        assert len(list((tmp_path / name).rglob("*.dcm"))) == 6
+    else:
+        assert len(read_images(tmp_path / name)) == 6
+
+
+def test_a_download_that_never_gets_through_ends(server: Running, large: RemoteScan, tmp_path: Path) -> None:
+    with (
+        proxy(server.http, down=lambda number: 45_000) as broken,
+        Client(broken.url, options=QUICK) as unlucky,
+        pytest.raises(LostError, match="went away"),
+    ):
+        RemoteScan(unlucky, large.record).save(tmp_path / "images.h5")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_async_download_goes_on_too(server: Running, large: RemoteScan, tmp_path: Path) -> None:
+    async def talk(url: str) -> bytes:
+        async with AsyncClient(url, options=QUICK) as client:
+            scan = await client.scan(large.id)
+            await scan.save(tmp_path / "images.h5")
+            return b"".join([piece async for piece in scan.raw()])
+
+    with proxy(server.http, down=lambda number: 250_000 if number else 45_000) as broken:
+        assert asyncio.run(talk(broken.url)) == server.service.raw_path(large.id).read_bytes()
+    assert len(read_images(tmp_path / "images.h5")) == 6
+
+
+def test_events_end_with_the_connection(server: Running, large: RemoteScan) -> None:
+    with (
+        proxy(server.http, down=lambda number: 200) as broken,
+        Client(broken.url, options=QUICK) as unlucky,
+        pytest.raises(LostError, match="went away"),
+    ):
+        list(RemoteScan(unlucky, large.record).events())
+    assert broken.connections == 1
+
+
 def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:
     with running(tmp_path, max_uploads=1) as server, Client(server.http, options=QUICK) as client:
         stream = scans.stream(scans.frames(1))
