@@ -24,7 +24,7 @@ from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.scan import Scan
 from tests.cluster import scans
-from tests.end_to_end.running import Running, converse, running
+from tests.end_to_end.running import Running, converse, eventually, running
 
 MRD, HDF5 = "application/x-mrd", "application/x-hdf5"
 STREAM = scans.stream(scans.frames(1))
@@ -142,6 +142,7 @@ def test_a_spool_without_file_descriptors(tmp_path: Path) -> None:
 
 def test_a_connection_without_file_descriptors_stops_no_other(tmp_path: Path) -> None:
     with running(tmp_path, max_connections=1) as server:
+        assert eventually(lambda: server.service.ready)  # what starts opens files
         with socket.socket() as client:
             client.settimeout(10.0)
             with few_descriptors(1):  # for accepting it
