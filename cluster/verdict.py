@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.scanner import SimulatedScanner
-from recon.scan import Image, Trajectory
+from recon.lines import is_cartesian
+from recon.scan import Image
 from recon.simulate import SimulatedScan, Truth, nrmse
 
 # Noise alone explains the error of a Cartesian image; gridding adds what its sampling density leaves.
@@ -47,6 +49,20 @@ def judge(scanners: Sequence[SimulatedScanner]) -> list[Verdict]:
     return [verdict for scanner in scanners for verdict in _verdicts(scanner)]
 
 
+def surplus(scanners: Sequence[SimulatedScanner]) -> list[str]:
+    """A sentence for every image that came and should not have, be it unknown or the second of its kind."""
+    return [sentence for scanner in scanners for sentence in _surplus(scanner)]
+
+
+def _surplus(scanner: SimulatedScanner) -> list[str]:
+    came = Counter(image.counters for image in scanner.images)
+    expected = Counter(truth.counters for truth in scanner.simulated.truth)
+    return [
+        f"{scanner.name}, {counters}: came {came[counters]} times, expected {expected[counters]}"
+        for counters in came - expected
+    ]
+
+
 def _verdicts(scanner: SimulatedScanner) -> list[Verdict]:
     came = {image.counters: image for image in scanner.images}
     return [_verdict(scanner, truth, came.get(truth.counters)) for truth in scanner.simulated.truth]
@@ -62,7 +78,7 @@ def _verdict(scanner: SimulatedScanner, truth: Truth, image: Image | None) -> Ve
 
 def allowed_nrmse(simulated: SimulatedScan, truth: Truth) -> float:
     """The largest error of an image that counts as right."""
-    cartesian = simulated.scan.header.encodings[0].trajectory == Trajectory.CARTESIAN
+    cartesian = is_cartesian(simulated.scan.header.encodings[truth.counters.encoding])
     return CARTESIAN_FACTOR * truth.predicted_nrmse if cartesian else GRIDDED_NRMSE
 
 
@@ -71,15 +87,17 @@ def summary(scanners: Sequence[SimulatedScanner], verdicts: Sequence[Verdict], *
     statuses = [scanner.status() for scanner in scanners]
     latencies = sorted(latency for scanner in scanners for latency in scanner.latencies_s)
     seconds = max(status.sending_s for status in statuses)
+    more = surplus(scanners)
     sent = sum(status.sent_bytes for status in statuses) / 1e6
     return {
         "speed": speed,
-        "passed": all(verdict.passed for verdict in verdicts),
+        "passed": all(verdict.passed for verdict in verdicts) and not more,
+        "surplus": more,
         "total": {
             "seconds": seconds,
             "megabytes": sent,
-            "megabytes_per_s": sent / seconds,
-            "readouts_per_s": sum(status.readouts for status in statuses) / seconds,
+            "megabytes_per_s": sent / seconds if seconds else 0.0,
+            "readouts_per_s": sum(status.readouts for status in statuses) / seconds if seconds else 0.0,
             "images": len(latencies),
             "last_readout_to_image_s": {
                 "median": statistics.median(latencies or [0.0]),

@@ -14,8 +14,8 @@ from PIL import Image as pillow
 
 from cluster.__main__ import main
 from cluster.scanner import SimulatedScanner
-from cluster.verdict import CARTESIAN_FACTOR, judge
-from recon.scan import Geometry, Image
+from cluster.verdict import CARTESIAN_FACTOR, GRIDDED_NRMSE, allowed_nrmse, judge, summary, surplus
+from recon.scan import Counters, Geometry, Image, Trajectory
 from recon.simulate import simulate
 
 
@@ -66,3 +66,30 @@ def test_verdicts_tell_near_images_from_others() -> None:
     assert verdicts[1].nrmse == pytest.approx(0.99 * allowed, rel=1e-4)
     assert verdicts[2].words.startswith("NRMSE")
     assert verdicts[3].words == verdicts[4].words == "no image of the right size came"
+
+
+@pytest.mark.parametrize("kind", Trajectory)
+def test_every_cartesian_image_is_held_to_its_noise(kind: Trajectory) -> None:
+    simulated = simulate("brain-se", matrix=32)
+    scan = simulated.scan
+    encodings = (replace(scan.header.encodings[0], trajectory=kind),)
+    named = replace(simulated, scan=replace(scan, header=replace(scan.header, encodings=encodings)))
+    truth = simulated.truth[0]
+    lines = kind in (Trajectory.CARTESIAN, Trajectory.EPI)
+    assert allowed_nrmse(named, truth) == (CARTESIAN_FACTOR * truth.predicted_nrmse if lines else GRIDDED_NRMSE)
+
+
+def test_images_that_nobody_expects_fail_the_run() -> None:
+    scanner = SimulatedScanner(simulate("brain-se", matrix=32))
+    images = perfect(scanner)
+
+    def verdict(more: list[Image]) -> tuple[bool, list[str]]:
+        scanner.images = images + more
+        document = summary([scanner], judge([scanner]), speed=0)
+        assert document["surplus"] == surplus([scanner])
+        return document["passed"], document["surplus"]
+
+    assert verdict([]) == (True, [])
+    twice, unknown = images[2], replace(images[0], counters=Counters(repetition=7))
+    assert verdict([twice]) == (False, [f"brain-se, {twice.counters}: came 2 times, expected 1"])
+    assert verdict([unknown]) == (False, [f"brain-se, {unknown.counters}: came 1 times, expected 0"])
