@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recon.errors import FileError
+from recon.files import HDF5_SIGNATURE
 from recon.mrd.wire import encode_close, encode_header, encode_readouts, encode_waveform
 from recon.scan import Scan
 
 MRD_TYPE = "application/x-mrd"
 HDF5_TYPE = "application/x-hdf5"
 CHUNK_BYTES = 1 << 20  # httpx sends chunks of this size ten times faster than one large body
-_HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 
 Sendable = str | Path | bytes | bytearray | memoryview | Scan | Iterable[bytes]
 
@@ -60,7 +60,7 @@ def _of_file(path: Path) -> Source:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(len(_HDF5_SIGNATURE))
+            start = file.read(len(HDF5_SIGNATURE))
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): give a readable file") from error
     if not size:
@@ -69,7 +69,7 @@ def _of_file(path: Path) -> Source:
 
 
 def _type_of(start: bytes) -> str:
-    return HDF5_TYPE if start == _HDF5_SIGNATURE else MRD_TYPE
+    return HDF5_TYPE if start == HDF5_SIGNATURE else MRD_TYPE
 
 
 def _read(path: Path) -> Iterator[bytes]:

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts, encode_waveform
-from recon.scan import Counters, Flag, Readouts
+from recon.scan import TICK_S, Counters, Flag, Readouts
 from recon.simulate import SimulatedScan
 from recon.simulate.heads import FIRST_TICK
-from recon.simulate.physiology import TICK_S
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -12,7 +12,7 @@ from recon.assemble import is_imaging
 from recon.errors import ScanError
 from recon.lines import is_cartesian, step_limits
 from recon.mrd import trajectory as wire_trajectory
-from recon.scan import COUNTERS, Counters, Encoding, Flag, Frame, Geometry, Readouts, ScanHeader, Vector3
+from recon.scan import COUNTERS, Counters, Encoding, Flag, Frame, Geometry, Readouts, ScanHeader, Vector3, vector3
 
 Index = NDArray[np.int64]
 Samples = NDArray[np.complex64]
@@ -295,18 +295,13 @@ def geometry_of(head: np.void) -> Geometry:
     """Position and directions of a readout; directions that the sender left zero are those of an unrotated frame."""
     default = Geometry()
     return Geometry(
-        position_mm=_vector(head["position"]),
+        position_mm=vector3(head["position"]),
         read_dir=_direction(head["read_dir"], default.read_dir),
         phase_dir=_direction(head["phase_dir"], default.phase_dir),
         slice_dir=_direction(head["slice_dir"], default.slice_dir),
-        table_position_mm=_vector(head["patient_table_position"]),
+        table_position_mm=vector3(head["patient_table_position"]),
     )
 
 
-def _vector(values: NDArray[np.float32]) -> Vector3:
-    x, y, z = (float(v) for v in values)
-    return x, y, z
-
-
 def _direction(values: NDArray[np.float32], default: Vector3) -> Vector3:
-    return _vector(values) if np.any(values) else default
+    return vector3(values) if np.any(values) else default

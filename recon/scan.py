@@ -19,6 +19,9 @@ from recon.errors import HeaderError, ScanError
 Shape3 = tuple[int, int, int]
 Vector3 = tuple[float, float, float]
 
+TICK_MS = 2.5  # MRD time stamps count ticks of this length
+TICK_S = TICK_MS / 1000
+
 # One record per readout: the MRD v1 acquisition header as it stands on the wire (packed, little-endian, 340 bytes),
 # its `idx` members flattened. Keeping the wire's own layout makes a run of messages readable without conversion.
 READOUT_HEAD = np.dtype(
@@ -258,6 +261,12 @@ class Counters:
     set: int = 0
 
 
+def vector3(values: NDArray[np.floating]) -> Vector3:
+    """Three numbers (x, y, z) of a head as plain floats."""
+    x, y, z = (float(v) for v in values)
+    return x, y, z
+
+
 @dataclass(frozen=True, slots=True)
 class Geometry:
     """Where a frame lies: centre and unit directions in patient coordinates (LPS), mm."""
@@ -285,7 +294,7 @@ class Frame:
     sampled: NDArray[np.bool_] | None = None
     trajectory: NDArray[np.float32] | None = None
     density: NDArray[np.float32] | None = None
-    time_stamp: int = 0  # acquisition_time_stamp of the first readout, 2.5 ms ticks
+    time_stamp: int = 0  # acquisition_time_stamp of the first readout, in ticks
     physiology_time_stamp: tuple[int, int, int] = (0, 0, 0)
     measurement_uid: int = 0
     sample_time_us: float = 0.0

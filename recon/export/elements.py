@@ -10,7 +10,8 @@ import numpy as np
 from recon.export.parts import STORED_MAX, Plane
 from recon.export.place import first_voxel, voxel_axes
 from recon.export.uids import Uids, name_plane
-from recon.scan import Encoding, Image, Quantity, ScanHeader, Trajectory
+from recon.lines import is_cartesian
+from recon.scan import TICK_MS, Encoding, Image, Quantity, ScanHeader, Trajectory
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -19,12 +20,10 @@ Elements = dict[str, Any]  # DICOM keyword -> value; None leaves the element out
 
 MR_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.4"
 SOFTWARE = "recon-cluster"
-TICK_MS = 2.5  # MRD time stamps count 2.5 ms
 DAY_MS = 86_400_000
 PHASE_SERIES = 500  # the phase of complex images is a series of its own, numbered this much higher
 COMPONENT = {Quantity.MAGNITUDE: "M", Quantity.PHASE: "P", Quantity.REAL: "R", Quantity.IMAG: "I"}
 POSITIONS = ("HFS", "HFP", "HFDR", "HFDL", "FFS", "FFP", "FFDR", "FFDL")
-CARTESIAN = (Trajectory.CARTESIAN, Trajectory.EPI)
 STANDARD_AXES = (np.eye(3)[0], np.eye(3)[1], np.eye(3)[2])
 NO_DIRECTIONS = "The scan gave no directions: orientation and position are assumed, not known"
 
@@ -202,7 +201,7 @@ def _acquisition(plane: Plane, header: ScanHeader) -> Elements:
         "FlipAngle": _decimal(_pick(header.flip_angle_deg, contrast)),
         "MagneticFieldStrength": _decimal(header.field_t),
         "ImagingFrequency": _decimal(header.frequency_hz and header.frequency_hz / 1e6),
-        "InPlanePhaseEncodingDirection": "COL" if encoding and encoding.trajectory in CARTESIAN else None,
+        "InPlanePhaseEncodingDirection": "COL" if encoding and is_cartesian(encoding) else None,
     }
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from recon.errors import WireError
 from recon.mrd import markup
-from recon.scan import Counters, Geometry, Image, Provenance, Quantity, Vector3
+from recon.scan import Counters, Geometry, Image, Provenance, Quantity, vector3
 
 IMAGE_HEAD = np.dtype(
     [
@@ -205,16 +205,11 @@ def _quantity(head: np.void, where: str) -> Quantity:
     return Quantity(number)
 
 
-def _vector(values: NDArray[np.float32]) -> Vector3:
-    a, b, c = (float(v) for v in values)
-    return a, b, c
-
-
 def _geometry(head: np.void) -> Geometry:
     return Geometry(
-        position_mm=_vector(head["position"]),
-        read_dir=_vector(head["read_dir"]),
-        phase_dir=_vector(head["phase_dir"]),
-        slice_dir=_vector(head["slice_dir"]),
-        table_position_mm=_vector(head["patient_table_position"]),
+        position_mm=vector3(head["position"]),
+        read_dir=vector3(head["read_dir"]),
+        phase_dir=vector3(head["phase_dir"]),
+        slice_dir=vector3(head["slice_dir"]),
+        table_position_mm=vector3(head["patient_table_position"]),
     )

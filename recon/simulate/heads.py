@@ -7,12 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.scan import READOUT_HEAD, Flag, Geometry
+from recon.scan import READOUT_HEAD, TICK_S, Flag, Geometry
 from recon.simulate.phantom import Vector
-from recon.simulate.physiology import TICK_S
 
 Heads = NDArray[np.void]
-FIRST_TICK = 14_400_000  # time stamps count 2.5 ms from midnight: these scans begin at ten in the morning
+FIRST_TICK = 14_400_000  # time stamps count from midnight: these scans begin at ten in the morning
 IMAGE = ("slice", "contrast", "phase", "repetition", "set")
 # Which counters must agree for readouts to share a first and a last flag.
 GROUPS = (

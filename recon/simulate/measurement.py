@@ -9,7 +9,7 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from recon.scan import Encoding, Geometry, Limit, ScanHeader, Vector3
+from recon.scan import Encoding, Geometry, Limit, ScanHeader, Vector3, vector3
 from recon.simulate.coils import Coils, fit, loops, object_phase, receive_field
 from recon.simulate.heads import Heads
 from recon.simulate.phantom import Spectrum, Vector, directions
@@ -95,12 +95,7 @@ def oblique(read: Vector3, phase: Vector3, *, about_x_deg: float, about_z_deg: f
 def geometry(axes: Vector, center_mm: Vector3, *, offset_mm: float = 0.0) -> Geometry:
     """The slice or volume with directions `axes` [3, 3], `offset_mm` along the slice direction from `center_mm`."""
     position = np.array(center_mm) + offset_mm * axes[2]
-    return Geometry(*(_vector(v) for v in (position, *axes)))
-
-
-def _vector(values: Vector) -> Vector3:
-    x, y, z = values.tolist()
-    return x, y, z
+    return Geometry(*(vector3(v) for v in (position, *axes)))
 
 
 def limits(**counts: int) -> dict[str, Limit]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.random import Generator
 
-from recon.scan import Physiology, Waveform
+from recon.scan import TICK_S, Physiology, Waveform
 from recon.simulate.phantom import Vector
 
-TICK_S = 0.0025  # MRD time stamps count 2.5 ms
 BLOCK_SAMPLES = 160  # 0.4 s of ECG in one message
 BASELINE, TRIGGER = 2048, 16384
 SYSTOLE_S, RELAXATION_S = 0.33, 0.20

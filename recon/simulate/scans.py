@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 from recon.errors import RecipeError
 from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
-from recon.scan import Flag, Readouts, Scan, ScanHeader, Waveform
+from recon.scan import TICK_S, Flag, Readouts, Scan, ScanHeader, Waveform
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
 from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
-from recon.simulate.physiology import TICK_S, ecg, since_beat
+from recon.simulate.physiology import ecg, since_beat
 from recon.simulate.truth import Truth, judge
 
 # 131,072 noise samples know each coil's noise to 0.2 %, well below what the image's own noise does.
