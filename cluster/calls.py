@@ -15,7 +15,7 @@ from cluster.events import State
 from cluster.job import FailedError, LogLine, ScanRecord
 from cluster.sources import MRD_TYPE, Source
 from recon.errors import LostError, ReconError, RefusedError
-from recon.mrd.wire import Close, Decoder, ImageMessage, Message, Text, WireLimits
+from recon.mrd.wire import ERROR, Close, Decoder, ImageMessage, Message, Text, WireLimits
 
 T = TypeVar("T")
 _PARTIAL = 206
@@ -296,8 +296,8 @@ class _Stream:
     def note(self, message: Message) -> None:
         """Remember CLOSE and an error's reason."""
         self.closed = self.closed or isinstance(message, Close)
-        if isinstance(message, Text) and message.text.startswith("ERROR "):
-            self.error = message.text.removeprefix("ERROR ")
+        if isinstance(message, Text) and message.text.startswith(ERROR):
+            self.error = message.text.removeprefix(ERROR)
 
 
 def _verdict(scan: str, stream: _Stream, tries: Tries) -> Program[None]:

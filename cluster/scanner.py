@@ -20,14 +20,13 @@ from cluster.client import Client
 from cluster.job import FailedError
 from cluster.tape import record
 from recon.errors import LostError, ReconError, RefusedError
-from recon.mrd.wire import Close, Decoder, ImageMessage, Message, Text
+from recon.mrd.wire import ERROR, Close, Decoder, ImageMessage, Message, Text
 from recon.scan import Counters, Image
 from recon.simulate import SimulatedScan
 
 SEND_BYTES = 1 << 20  # of one piece: large enough for full speed, small enough to time the readouts in it
 PAUSE_S = 0.002  # the shortest pause: readouts due within it go out together
 POLL_S = 0.25  # how often a waiting thread looks whether it still should
-ERROR = "ERROR "  # how a server's text begins that says why a scan did not work
 
 
 class Stage(StrEnum):

@@ -56,7 +56,7 @@ from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
 from recon import __version__
 from recon.errors import ReconError, RefusedError
-from recon.mrd.wire import encode_close, encode_text
+from recon.mrd.wire import ERROR, encode_close, encode_text
 
 T = TypeVar("T")
 _BODY = "recon-cluster.body"  # name of our extension in an ASGI scope
@@ -390,7 +390,7 @@ async def _images(context: Context, scan: str, start: int, *, follow: bool) -> A
             yield encode_text(f"the scan is {record.state.value}")
             quiet_s = 0.0
     if record.state.final and record.state is not State.DONE:
-        yield encode_text(f"ERROR {record.reason or record.state.value}")
+        yield encode_text(f"{ERROR}{record.reason or record.state.value}")
     yield encode_close()
 
 

@@ -24,7 +24,7 @@ from cluster.job import ScanRequest
 from cluster.service import Service
 from recon import __version__
 from recon.errors import ReconError
-from recon.mrd.wire import HeaderXml, Message, Query, encode_close, encode_response, encode_text
+from recon.mrd.wire import ERROR, HeaderXml, Message, Query, encode_close, encode_response, encode_text
 
 _log = logging.getLogger(__name__)
 _REFUSALS = 32  # connections beyond the limit that are told why at the same time; more are just closed
@@ -172,7 +172,7 @@ class Sender:
     def end(self, reason: str = "") -> None:
         """Say why it did not work, where it did not, then CLOSE; raises OSError."""
         if reason:
-            self.send(encode_text(f"ERROR {reason}"))
+            self.send(encode_text(ERROR + reason))
         self.send(encode_close())
 
     def __enter__(self) -> Sender:
@@ -323,7 +323,7 @@ class Session:
 
     def _answer(self, query: Query) -> None:
         known = self._answers.get(query.name)
-        unknown = f"ERROR the query {query.name[:80]!r} is unknown, expected one of {', '.join(self._answers)}"
+        unknown = f"{ERROR}the query {query.name[:80]!r} is unknown, expected one of {', '.join(self._answers)}"
         with suppress(OSError):  # the asker takes no answer; its scan goes on
             self._sender.send(encode_response(known() if known else unknown, correlation=query.correlation))
 

@@ -25,6 +25,8 @@ from recon.scan import READOUT_HEAD, Image, Readouts, Waveform
 Bytes = NDArray[np.uint8]
 Buffer = bytes | bytearray | memoryview | mmap | Bytes
 
+ERROR = "ERROR "  # how a server's text begins that says why a scan did not work
+
 
 class MessageId(IntEnum):
     """Message ids of MRD v1 streaming; ARRAY is known by name only, to refuse it."""
