@@ -24,6 +24,8 @@ constexpr int SPREAD_THREADS = COILS* ROWS<AXES>* SPLIT<AXES, COILS>;
 
 constexpr int STAGED = 32;  // points whose weights and values are held in shared memory at once
 
+// The 1 in the launch bounds lets the compiler take the registers it needs: left to itself it spills for sm_80.
+
 struct Fine {
     int z, y, x;
 };
@@ -102,7 +104,7 @@ __device__ inline float2 interpolated(const float2* cells, Cell at, const Weight
 // Grid → points; `factor` [point], where not null, scales the result.
 // Grid (blocks, ⌈coils/COILS⌉), block INTERPOLATE_THREADS, dynamic shared memory for one footprint.
 template <int AXES, int WIDTH, int COILS, class Weight>
-__global__ void __launch_bounds__(INTERPOLATE_THREADS<AXES>)
+__global__ void __launch_bounds__(INTERPOLATE_THREADS<AXES>, 1)
     interpolate(const float2* __restrict__ grid, float2* __restrict__ out, const int* __restrict__ start,
                 const Weight* __restrict__ weights, const int* __restrict__ blocks,
                 const int* __restrict__ tile_origin, const int* __restrict__ order, const float* __restrict__ factor,
@@ -172,7 +174,7 @@ __device__ inline float weight_at(const Weight* __restrict__ weights, int cell, 
 // writes the grid, another is one of several parts of a tile, whose sums `add_parts` adds up.
 // Grid (parts, ⌈coils/COILS⌉), block SPREAD_THREADS.
 template <int AXES, int WIDTH, int COILS, class Weight>
-__global__ void __launch_bounds__((SPREAD_THREADS<AXES, COILS>))
+__global__ void __launch_bounds__((SPREAD_THREADS<AXES, COILS>), 1)
     spread(const float2* __restrict__ in, float2* __restrict__ grid, float2* __restrict__ partial,
            const int* __restrict__ start, const Weight* __restrict__ weights, const int* __restrict__ parts,
            const int* __restrict__ csr_point, const int* __restrict__ tile_origin, const int* __restrict__ order,
@@ -238,7 +240,7 @@ __global__ void __launch_bounds__((SPREAD_THREADS<AXES, COILS>))
 // The tiles whose points were spread in parts: their sums, in the order of the parts.
 // `split` [tile of several parts][3] is (tile, first slot, end). Grid (split tiles, ⌈coils/COILS⌉), block SPREAD_THREADS.
 template <int AXES, int COILS>
-__global__ void __launch_bounds__((SPREAD_THREADS<AXES, COILS>))
+__global__ void __launch_bounds__((SPREAD_THREADS<AXES, COILS>), 1)
     add_parts(const float2* __restrict__ partial, float2* __restrict__ grid, const int* __restrict__ split,
               const int* __restrict__ tile_origin, int coils, int fine_z, int fine_y, int fine_x) {
     using Mine = Share<AXES, COILS>;

@@ -14,6 +14,7 @@ from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, check_here
 from kernels.cuda.nufft_steps import Grid, Lists
+from kernels.geometry import fold
 from kernels.plan import plan_geometry
 
 COARSE_EPS = 1e-3  # half precision of the weights adds about 3e-4
@@ -44,7 +45,8 @@ class CudaNufft:
         self.eps, self.sigma, self.half_weights = eps, sigma, half_weights
         self._runtime = runtime
         self._points = runtime.get(points)
-        geometry = plan_geometry(*lift(self._points, self.shape), eps=eps, sigma=sigma)
+        folded = fold(self._points, self.shape)
+        geometry = plan_geometry(*lift(folded, self.shape), eps=eps, sigma=sigma)
         scales = tuple((1 / factor.astype(np.float64)).astype(np.float32) for factor in geometry.deapodise)
         self._grid = Grid(runtime, geometry.shape, geometry.fine, scales)
         self._lists = Lists(runtime, geometry, half_weights=half_weights)
@@ -96,8 +98,8 @@ def _rebuild(runtime: Runtime, points: Real, *rest: Any) -> CudaNufft:
     return CudaNufft(runtime, points, shape=shape, eps=eps, sigma=sigma, half_weights=half_weights)
 
 
-def lift(points: Real, shape: tuple[int, ...]) -> tuple[Real, tuple[int, ...]]:
+def lift(points: Any, shape: tuple[int, ...]) -> tuple[Any, tuple[int, ...]]:
     """Points and shape of one axis as those of two, the first of size 1; others as they are."""
-    if len(shape) != 1 or points.ndim < 2 or points.shape[-1] != 1:
+    if len(shape) != 1:
         return points, shape
     return np.concatenate([np.zeros_like(points), points], axis=-1), (1, *shape)

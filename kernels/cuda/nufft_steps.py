@@ -134,7 +134,7 @@ class Lists:
     def interpolate(self, grid: Any, y: Any, *, planned: bool, factor: Any = None) -> None:
         """Grid → y [coil, sample], or `planned` [point, coil] in plan order; scaled by factor [point] of plan order."""
         depth, height, coils, width = grid.shape
-        lanes = self._lanes(coils)
+        lanes = choose_lanes(self._axes, coils)
         blocks = (len(self._blocks), -(-coils // lanes))
         lists = (self._start, self._weights, self._blocks, self._tile_origin, None if planned else self.order, factor)
         self._runtime.launch(
@@ -148,7 +148,7 @@ class Lists:
     def spread(self, y: Any, grid: Any, *, planned: bool) -> None:
         """y [coil, sample], or `planned` [point, coil] in plan order → grid, all of which is written."""
         depth, height, coils, width = grid.shape
-        lanes = self._lanes(coils)
+        lanes = choose_lanes(self._axes, coils)
         turns, threads = -(-coils // lanes), spread_threads(self._axes, lanes)
         partial = self._runtime.xp.empty((self._slots, turns, lanes * tile_cells(self._axes)), np.complex64)
         lists = (
@@ -170,9 +170,11 @@ class Lists:
             name = ("nufft.cu", add_parts_name(self._axes, lanes))
             self._runtime.launch(name, (len(self._split), turns), (threads,), *arguments)
 
-    def _lanes(self, coils: int) -> int:
-        cost = {lanes: -(-coils // lanes) * lanes * factor for lanes, factor in LANES[self._axes].items()}
-        return min(cost, key=cost.__getitem__)
+
+def choose_lanes(axes: int, coils: int) -> int:
+    """Coils that a block works on at once: fewest idle lanes and bank conflicts together."""
+    cost = {lanes: -(-coils // lanes) * lanes * factor for lanes, factor in LANES[axes].items()}
+    return min(cost, key=cost.__getitem__)
 
 
 # What follows repeats nufft.cu's own constants; a wrong one fails the tests that run it.

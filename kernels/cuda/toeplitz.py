@@ -13,7 +13,7 @@ import numpy as np
 from kernels.checks import check_normal, check_weights
 from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, check_here
-from kernels.cuda.nufft import CudaNufft, lift
+from kernels.cuda.nufft import CudaNufft
 from kernels.cuda.nufft_steps import Grid
 from kernels.plan import FINEST_EPS, smooth
 
@@ -33,7 +33,7 @@ class CudaToeplitz:
         self.shape = tuple(shape)
         self.samples = points.shape[:-1]
         self._runtime = runtime
-        _, size = lift(runtime.get(points), self.shape)
+        size = (1,) * (len(self.shape) == 1) + self.shape
         doubled = tuple(2 * n for n in self.shape)
         fine = tuple(map(even_smooth, (2 * n for n in size)))
         scales = tuple(np.full(n, m**-0.5, np.float32) for n, m in zip(size, fine, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.cuda import CudaKernels, coils, fft, nufft_steps, prox, wavelet
+from kernels.cuda import CudaKernels, cg, coils, fft, nufft_steps, prox, wavelet
 from kernels.cuda._load import Argument, read_source
 
 HERE = Path(__file__).parent
@@ -113,7 +113,7 @@ def open_shim(*, seed: int = 0, sanitize: bool = False) -> CudaKernels:
 def all_names() -> dict[str, tuple[str, ...]]:
     """The kernels that may be launched, by file, for plans of the usual σ = 2 and full weights."""
     usual = nufft_steps.names(widths=range(2, 8), half_widths=range(0))
-    return fft.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | usual
+    return fft.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | cg.NAMES | usual
 
 
 def as_c(argument: Argument) -> Any:

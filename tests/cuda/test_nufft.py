@@ -37,7 +37,7 @@ def shim() -> ShimRuntime:
 @pytest.fixture(scope="module")
 def unusual() -> ShimRuntime:
     """The kernels of half weights, and of the smaller grid's widest footprints."""
-    names = nufft_steps.names(widths=range(9, 10), half_widths=range(3, 5))
+    names = nufft_steps.names(widths=range(9, 10), half_widths=range(3, 6))
     wanted = tuple(name for name in names[FILE] if "16" not in name)
     return ShimRuntime(names | {FILE: wanted}, seed=5)
 
@@ -163,10 +163,10 @@ def test_no_step_leaves_its_arrays() -> None:
         from kernels.cuda.nufft import CudaNufft
         from tests.cases import COILS, POINTS, noise
 
-        names = nufft_steps.names(widths=range(5, 7), half_widths=range(0))
+        names = nufft_steps.names(widths=range(6, 7), half_widths=range(0))
         runtime = ShimRuntime(names, seed=1, sanitize=True)
         rng = np.random.default_rng(2)
-        for shape in ((16, 16), (13, 18), (9, 1), (8, 7, 6), (5, 8, 11), (15,)):
+        for shape in ((13, 18), (9, 1), (8, 7, 6), (15,)):
             for coils, make in zip(COILS, (*POINTS.values(), *POINTS.values())):
                 plan = CudaNufft(runtime, make(rng, 601, len(shape)), shape=shape)
                 x = noise(rng, coils, *shape)

@@ -1,0 +1,60 @@
+"""Every CUDA kernel compiles for every architecture without warnings or spills, and is in the stored table."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from bench import compiled
+from tests.cuda.shim import all_names
+
+ROOT = Path(__file__).parents[2]
+LOG = """ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z4turnv' for 'sm_90'
+ptxas info    : Function properties for _Z4turnv
+    16 bytes stack frame, 8 bytes spill stores, 4 bytes spill loads
+ptxas info    : Used 24 registers, used 1 barriers, 8448 bytes smem
+ptxas info    : Compiling entry function '_Z3padv' for 'sm_90'
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 28 registers, used 0 barriers, 384 bytes cmem[0]
+"""
+
+
+@pytest.fixture(scope="module")
+def compiler() -> compiled.Compiler:
+    found = compiled.find_compiler()
+    if found is None:
+        pytest.skip("neither nvcc nor nvidia-cuda-nvrtc is installed: the CUDA kernels are not compiled for a GPU")
+    return found
+
+
+@pytest.mark.parametrize("architecture", compiled.ARCHITECTURES)
+@pytest.mark.parametrize("file", all_names())
+def test_compiles_without_warnings_or_spills(compiler: compiled.Compiler, file: str, architecture: str) -> None:
+    rows = compiled.compile_file(compiler, file, all_names()[file], architecture)
+    assert not compiled.spilled(rows)
+
+
+def test_a_warning_is_an_error(compiler: compiled.Compiler, tmp_path: Path) -> None:
+    source = tmp_path / "own.cu"
+    source.write_text("__global__ void idle(int* out) { int unused; out[0] = 0; }\n", encoding="utf-8")
+    with pytest.raises(compiled.CompileError, match='variable "unused" was declared but never referenced'):
+        compiler.compile(str(source), ("idle",), "sm_90")
+
+
+def test_the_log_is_read() -> None:
+    assert compiled.parse(LOG) == {"_Z4turnv": (24, 8448, 16, 8, 4), "_Z3padv": (28, 0, 0, 0, 0)}
+    row = compiled.Compiled("fft.cu", "turn", "sm_90", *compiled.parse(LOG)["_Z4turnv"])
+    assert compiled.spilled([row]) == ["turn on sm_90"]
+
+
+def test_the_stored_table_has_every_kernel() -> None:
+    with (ROOT / compiled.TABLE).open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    found = {(row["file"], row["kernel"], row["architecture"]) for row in rows}
+    names = compiled.all_names()
+    wanted = {(file, name, arch) for file in names for name in names[file] for arch in compiled.ARCHITECTURES}
+    assert found == wanted
+    assert all(row["spill_store_bytes"] == row["spill_load_bytes"] == "0" for row in rows)
