@@ -1,7 +1,4 @@
-"""CG-SENSE of one radial frame: our solver beside others, and as a whole process beside `bart pics`.
-
-python -m bench.cg_sense FOLDER THREADS        reads what `write_frame` put there, writes image.npy
-"""
+"""CG-SENSE of one radial frame: our solver beside others, and as a whole process beside `bart pics`."""
 
 from __future__ import annotations
 
@@ -146,7 +143,7 @@ def process_rows(frame: Frame, rounds: int, threads: int) -> list[Row]:
         folder = Path(name)
         write_frame(frame, folder)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-        ours = [sys.executable, "-m", "bench.cg_sense", name, str(threads)]
+        ours = [sys.executable, "-m", "bench.cg_sense_process", name, str(threads), str(ITERATIONS)]
         theirs = ["bart", "pics", "-S", "-d0", f"-i{ITERATIONS}", "-t"]
         theirs += [str(folder / part) for part in ("points", "kspace", "maps", "image")]
         runs: tuple[list[Finished], list[Finished]] = [], []
@@ -206,16 +203,3 @@ def read_cfl(path: Path) -> Complex:
     """All values, in BART's order, which is Fortran's."""
     values: NDArray[np.complex64] = np.fromfile(path.with_suffix(".cfl"), np.complex64)
     return values
-
-
-def main() -> None:
-    """One frame from files to a file."""
-    folder, threads = Path(sys.argv[1]), int(sys.argv[2])
-    points, kspace, maps = (np.load(folder / f"{name}.npy") for name in ("points", "kspace", "maps"))
-    device = kernels.on("cpu", threads=threads)
-    operator = nufft_sense(device, device.nufft(points, maps.shape[1:]), maps)
-    np.save(folder / "image.npy", cg(operator.normal, operator.adjoint(kspace), iterations=ITERATIONS))
-
-
-if __name__ == "__main__":
-    main()

@@ -236,13 +236,11 @@ def response_of(spread: Complex, layout: Layout) -> Real:
     """The transform of a point spread function, as [tile, width, length + PAD], with the scale of both transforms.
 
     `spread` [*lengths] in FFT order (index s modulo the length) is Hermitian where |s| < N, so that its transform is
-    real; beyond, it is set to zero. It is spent.
+    real; beyond, it is set to zero.
     """
-    import scipy.fft
-
     for axis, (size, length) in enumerate(zip(layout.grid, layout.lengths, strict=True)):
         np.moveaxis(spread, axis, 0)[size : length - size + 1] = 0
-    values = scipy.fft.fftn(spread, overwrite_x=True).real
+    values = np.fft.fftn(spread).real
     columns = np.zeros((layout.pitch, *layout.lengths[1::-1]), np.float32)  # [x, y, z]
     np.multiply(values.T, np.float32(1 / spread.size), out=columns[: layout.lengths[2]])
     along = columns[..., 0] if layout.grid[0] == 1 else columns  # [x, y], or as `Work` stores a volume: [x, y], z

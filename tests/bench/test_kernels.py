@@ -78,5 +78,5 @@ def test_bart_solves_the_same_problem(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"bench.cg_sense .* ended with 1: (.|\n)*points.npy"):
-        cg_sense.finish([sys.executable, "-m", "bench.cg_sense", str(tmp_path), "1"], {})
+    with pytest.raises(RuntimeError, match=r"bench.cg_sense_process .* ended with 1: (.|\n)*points.npy"):
+        cg_sense.finish([sys.executable, "-m", "bench.cg_sense_process", str(tmp_path), "1", "10"], {})

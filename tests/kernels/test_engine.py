@@ -96,3 +96,12 @@ def test_the_reference_of_transforms_is_itself_right() -> None:
     expected = np.zeros(9)
     expected[4 + 2] = 3
     assert_near(spectrum, expected, 2 * tolerances.ROUND)
+
+
+def test_fftw_is_loaded_without_scipy_and_shared_with_its_package() -> None:
+    code = (
+        "import sys, kernels; kernels.on('cpu'); assert 'scipy' not in sys.modules, 'SciPy costs every worker 0.35 s'\n"
+        "import pyfftw; from kernels.cpu.engine import load_fftw; assert pyfftw.FFTW is load_fftw().FFTW"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
