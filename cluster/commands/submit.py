@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -12,8 +15,10 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, Trans
 from cluster.client import Client, RemoteScan
 from cluster.commands.remote import Subparsers, add_server, connect
 from cluster.events import Priority, State
+from cluster.exits import status_of
 from cluster.job import FailedError, ScanRecord
 from cluster.saving import media_type
+from recon.errors import LostError, ReconError
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -28,19 +33,54 @@ def add_parser(subparsers: Subparsers) -> None:
         "--out", type=Path, metavar="PATH", help="images as .h5, .mrd, .png, or DICOM in a folder; one per FILE"
     )
     parser.add_argument("--no-wait", action="store_true", help="print the scan's id once it is safe, and leave")
+    parser.set_defaults(usage=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send all files, then wait for each; raises ReconError at the first that does not work."""
-    if args.out is not None:
-        media_type(args.out)  # an ending that cannot be written is found before anything is sent
+    """Send all files, then wait for each; what fails leaves the others their images. The first error counts."""
+    _check(args)
+    errors = Errors()
     with connect(args) as client, _progress() as progress:
-        scans = [_send(client, path, args=args, progress=progress) for path in args.files]
-        if args.no_wait:
-            return 0
-        for path, scan in zip(args.files, scans, strict=True):
-            _finish(scan, path, args=args, progress=progress)
-    return 0
+        scans: list[tuple[Path, RemoteScan]] = []
+        for path in args.files:
+            with errors.kept(path):
+                scans.append((path, _send(client, path, args=args, progress=progress)))
+        for path, scan in scans if not args.no_wait else ():
+            with errors.kept(path):
+                _finish(scan, path, args=args, progress=progress)
+    return errors.status
+
+
+def _check(args: argparse.Namespace) -> None:
+    """What cannot work is found before anything is sent; ends the command, or raises FileError."""
+    if args.out is None:
+        return
+    media_type(args.out)
+    if args.no_wait:
+        args.usage("--no-wait leaves before there are images, --out wants them: give one of the two")
+    places = Counter(_place(args.out, path, several=len(args.files) > 1) for path in args.files)
+    place, count = places.most_common(1)[0]
+    if count > 1:
+        args.usage(f"the images of {count} files would all go to {place}: send files of one name one by one")
+
+
+class Errors:
+    """Says each error at once; `status` is the exit status of the first."""
+
+    def __init__(self) -> None:
+        self.status = 0
+
+    @contextmanager
+    def kept(self, path: Path) -> Iterator[None]:
+        """An error inside the block is said to be one of `path`, and the command goes on unless the server is lost."""
+        try:
+            yield
+        except ReconError as error:
+            self.status = self.status or status_of(error)
+            if isinstance(error, LostError):
+                raise
+            words = str(error)
+            print(words if str(path) in words else f"{path}: {words}", file=sys.stderr)
 
 
 def _progress() -> Progress:

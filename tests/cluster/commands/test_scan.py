@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cluster.commands import scan
 from cluster.config import ConfigError
-from recon.errors import LostError
+from cluster.events import State
+from recon.errors import LostError, ReconError
 from recon.mrd.hdf5 import read_scan
 from recon.simulate import PROTOCOLS, simulate
+from tests.end_to_end.running import Running, eventually, running
 
 
 def run(*words: str) -> int:
@@ -50,6 +53,37 @@ def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out.count("failed") == 2
     assert captured.err.count("cannot be reached") == 1  # the second scanner's; the first is the command's own error
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server."""
+    with running(tmp_path_factory.mktemp("data")) as server:
+        assert eventually(lambda: server.service.ready)
+        yield server
+
+
+@pytest.mark.parametrize("door", ["--mrd", "--server"])
+def test_scanners_stream_through_both_doors(server: Running, door: str, capsys: pytest.CaptureFixture[str]) -> None:
+    known = {record.id for record in server.service.scans(limit=1000)}
+    place = server.http if door == "--server" else "{}:{}".format(*server.mrd)
+    assert run("brain-se", "--scanners", "2", "--speed", "0", "--method", "simplefft", door, place) == 0
+    new = [record for record in server.service.scans(limit=1000) if record.id not in known]
+    assert [(record.state, record.images) for record in new] == [(State.DONE, 5)] * 2
+    assert {record.transport for record in new} == {"http" if door == "--server" else "tcp"}
+    assert {record.chosen for record in new} == {"fft"}
+    shown = capsys.readouterr().out
+    assert shown.count("5/5") == 2
+    assert shown.count("1088/1088") == 2
+
+
+def test_the_method_reaches_the_server(server: Running) -> None:
+    for door, place in (("--server", server.http), ("--mrd", "{}:{}".format(*server.mrd))):
+        with pytest.raises(ReconError, match=r"gridding needs a trajectory|'gridding'"):
+            run("brain-se", "--speed", "0", "--method", "gridding", door, place)
+        (record,) = server.service.scans(limit=1)
+        assert record.state is State.FAILED
+        assert "gridding" in record.reason
 
 
 @pytest.mark.parametrize(
