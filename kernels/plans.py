@@ -72,20 +72,24 @@ class Cache:
 
 
 class Plans:
-    """One device's NUFFT plans: two trajectories of equal content share one, and together they fit a budget."""
+    """One device's NUFFT plans: two trajectories of equal content share one, and together they fit a budget.
 
-    def __init__(self, limit_bytes: int = 512 << 20) -> None:
+    `limit_bytes` is what is kept, `largest_bytes` what one plan may need while it is used.
+    """
+
+    def __init__(self, limit_bytes: int = 512 << 20, *, largest_bytes: int = 8 << 30) -> None:
         self._cache = Cache(limit_bytes)
+        self._largest_bytes = largest_bytes
 
     def get(self, key: Hashable, make: Callable[[], T], *, size_bytes: int) -> T:
         """The plan of `key` (see `content_key`), made where there is none; it holds `size_bytes`.
 
-        Raises BudgetError where it alone is more than the budget, before anything is made.
+        Raises BudgetError where that is more than one plan may need, before anything is made.
         """
-        if size_bytes > self._cache.limit_bytes:
+        if size_bytes > self._largest_bytes:
             raise BudgetError(
-                f"the plan needs {size_bytes / 1e6:.1f} MB, its budget is {self._cache.limit_bytes / 1e6:.1f} MB:"
-                " raise the budget or use fewer points"
+                f"the plan needs {size_bytes / 1e6:.1f} MB, its budget is {self._largest_bytes / 1e6:.1f} MB:"
+                " raise the budget or use fewer points or voxels"
             )
         return self._cache.get(key, make, size=lambda _: size_bytes)
 

@@ -30,10 +30,10 @@ from kernels.plans import Plans, content_key
 class CpuKernels:
     """The kernels of this machine's CPU; see `kernels.contract.Kernels`."""
 
-    def __init__(self, *, threads: int = 1, engine: str = "fftw", plan_bytes: int = 512 << 20) -> None:
+    def __init__(self, *, threads: int = 1, engine: str = "fftw", plans: Plans | None = None) -> None:
         """At most `threads` threads, for NUFFTs and coil operations; FFTs by `engine`, "fftw" or "scipy".
 
-        NUFFT plans used last are kept, together at most `plan_bytes`.
+        NUFFT plans are kept in `plans`, by default 512 MB of those used last.
         """
         if threads < 1:
             raise ValueError(f"threads is {threads}, expected at least 1: ask for one thread or more")
@@ -46,7 +46,7 @@ class CpuKernels:
         self._rss = FusedRss(chosen)
         self._team = Team(threads)
         self._convolver = Convolver(chosen, self._team)
-        self.plans = Plans(plan_bytes)
+        self.plans = Plans() if plans is None else plans
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
         """See `Kernels.nufft`."""

@@ -8,10 +8,10 @@ from math import prod
 
 import numpy as np
 
-from kernels.contract import Complex, Kernels, NufftPlan, Real
+from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
 from kernels.geometry import density_pipe_menon
 from kernels.plans import content_key
-from recon.errors import ScanError
+from recon.errors import LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
 from recon.scan import Frame
@@ -40,12 +40,18 @@ class Sampling:
 
 
 def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbench) -> Sampling:
-    """The sampling of `frame`'s trajectory on the part of `target` inside the encoded field of view, from the cache."""
-    return workbench.cache.get(
-        _key(frame, target, eps, workbench.kernels.device),
-        lambda: _make(frame, target, eps, workbench.kernels),
-        size=lambda made: made.bytes,
-    )
+    """The sampling of `frame`'s trajectory on the part of `target` inside the encoded field of view, from the cache.
+
+    Raises LimitError where its plan is larger than the device may make.
+    """
+    try:
+        return workbench.cache.get(
+            _key(frame, target, eps, workbench.kernels.device),
+            lambda: _make(frame, target, eps, workbench.kernels),
+            size=lambda made: made.bytes,
+        )
+    except BudgetError as error:
+        raise LimitError(str(error)) from error
 
 
 def _key(frame: Frame, target: Target, eps: float, device: str) -> Hashable:

@@ -48,14 +48,20 @@ def test_a_plan_larger_than_the_budget_is_refused_before_it_is_made() -> None:
         raise AssertionError
 
     with pytest.raises(BudgetError, match=r"the plan needs 3.0 MB, its budget is 2.0 MB: raise the budget or"):
-        Plans(limit_bytes=2_000_000).get("a", make, size_bytes=3_000_000)
+        Plans(largest_bytes=2_000_000).get("a", make, size_bytes=3_000_000)
+
+
+def test_a_plan_too_large_to_keep_is_made_all_the_same() -> None:
+    plans = Plans(limit_bytes=100)
+    plans.get("a", object, size_bytes=101)
+    assert plans.statistics() == Statistics(hits=0, misses=1, kept=0, bytes=0)
 
 
 def test_the_cpu_refuses_a_plan_beyond_its_budget(rng: np.random.Generator) -> None:
     from kernels.cpu import CpuKernels
 
     with pytest.raises(BudgetError, match=r"the plan needs .* MB, its budget is 0.1 MB"):
-        CpuKernels(plan_bytes=100_000).nufft(uniform(rng, 5000, 2), (64, 64))
+        CpuKernels(plans=Plans(largest_bytes=100_000)).nufft(uniform(rng, 5000, 2), (64, 64))
 
 
 def test_threads_get_equal_plans(rng: np.random.Generator) -> None:

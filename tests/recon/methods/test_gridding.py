@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels.cpu import CpuKernels
+from kernels.plans import Plans
 from recon.cache import Cache
-from recon.errors import RecipeError, ScanError
-from recon.methods import choose
+from recon.errors import LimitError, RecipeError, ScanError
+from recon.methods import METHODS, Workbench, choose
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import Trajectory
+from recon.scan import Calibration, Trajectory
 from recon.simulate import nrmse, simulate
 from tests.recon.builders import header, heads, noise
 from tests.recon.judges import Bart
@@ -118,6 +120,13 @@ def test_frames_of_one_trajectory_are_planned_once() -> None:
     image_by("gridding", shots_of(noise_kspace((1, 20, 32)), points[::-1].copy(), space=space), cache=cache)
     assert (cache.hits, cache.misses) == (2, 2)
     assert cache.bytes > 0
+
+
+def test_a_plan_that_the_device_may_not_make_is_refused_with_its_size() -> None:
+    frame = shots_of(noise_kspace((1, 20, 32)), spokes(20, 32), space=encoding((1, 32, 32), kind=RADIAL))
+    small = Workbench(CpuKernels(plans=Plans(largest_bytes=1000)), Cache())
+    with pytest.raises(LimitError, match=r"the plan needs .* MB, its budget is 0.0 MB: raise the budget or use"):
+        METHODS["gridding"].run(frame, Calibration(), Recipe("gridding"), small)
 
 
 def test_cartesian_scans_are_refused() -> None:
