@@ -8,7 +8,17 @@ import threading
 from collections.abc import Callable
 from typing import Any, Generic, Protocol, TypeVar
 
-from cluster.events import Command, DeadlinePassed, Event
+from cluster.events import (
+    BatchDone,
+    BytesReceived,
+    Command,
+    DeadlinePassed,
+    Event,
+    FrameReady,
+    ScanCancelled,
+    ScanOpened,
+    ScanReceived,
+)
 from cluster.scheduler import Scheduler
 from recon.errors import RefusedError
 
@@ -18,7 +28,10 @@ _MOST_AT_ONCE = 256
 
 
 class Stage(Generic[T]):
-    """A thread with a bounded queue: `each` gets every item, `after` follows when none waits, and every `tick_s`."""
+    """A thread with a bounded queue: `each` gets every item, `after` follows when none waits, and every `tick_s`.
+
+    `settle` gets an item by which `each` met a defect, to end what waits for it.
+    """
 
     def __init__(
         self,
@@ -26,13 +39,16 @@ class Stage(Generic[T]):
         each: Callable[[T], None],
         *,
         after: Callable[[], None] = lambda: None,
+        settle: Callable[[T, Exception], None] | None = None,
         capacity: int,
         tick_s: float,
     ) -> None:
         self.name = name
         self.error = ""  # the last defect met
+        self.failure = ""  # the last one that nothing settled: somebody may wait for ever
         self._each = each
         self._after = after
+        self._settle = settle
         self._queue: queue.Queue[T | None] = queue.Queue(capacity)
         self._tick_s = tick_s
         self._closed = False
@@ -67,16 +83,32 @@ class Stage(Generic[T]):
             going = None not in items
             for item in items:
                 if item is not None:
-                    self._guard(self._each, item)
-            self._guard(self._after)
+                    self._handle(item)
+            try:
+                self._after()
+            except Exception as error:
+                self._met(error, settled=False)  # as with an item, the stage goes on
 
-    def _guard(self, work: Callable[..., None], *items: T) -> None:
+    def _handle(self, item: T) -> None:
         try:
-            work(*items)
+            self._each(item)
         except Exception as error:
             # A defect met by one item must not stop all scans: it is reported, and the stage goes on with the next.
-            self.error = f"{type(error).__name__}: {error}"
-            _log.exception("the %s stage met a defect", self.name)
+            self._met(error, settled=self._settle is not None)
+            if self._settle is not None:
+                self._end(item, error)
+
+    def _end(self, item: T, defect: Exception) -> None:
+        assert self._settle is not None
+        try:
+            self._settle(item, defect)
+        except Exception as error:
+            self._met(error, settled=False)  # the defect that was met is in the log already
+
+    def _met(self, error: Exception, *, settled: bool) -> None:
+        self.error = f"{type(error).__name__}: {error}"
+        self.failure = self.failure if settled else self.error
+        _log.error("the %s stage met a defect", self.name, exc_info=error)
 
     def _take(self) -> list[T | None]:
         try:
@@ -89,6 +121,11 @@ class Stage(Generic[T]):
             except queue.Empty:
                 break
         return items
+
+
+def defect(error: Exception) -> str:
+    """The reason that a scan ends with when we met an error that nobody foresaw."""
+    return f"internal error {type(error).__name__}: report it with the server's log"
 
 
 class Effects(Protocol):
@@ -115,24 +152,13 @@ class Loop:
         self._tick_s = tick_s
         self._ticked = clock()
         self._changed = threading.Condition()  # also guards the scheduler against who looks at it
-        self._stage: Stage[Event] = Stage("scheduler", self._step, after=self._tick, capacity=capacity, tick_s=tick_s)
-
-    @property
-    def error(self) -> str:
-        """Of the last defect met."""
-        return self._stage.error
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._stage.start()
+        self.stage: Stage[Event] = Stage(
+            "scheduler", self._step, after=self._tick, settle=self._abandon, capacity=capacity, tick_s=tick_s
+        )
 
     def post(self, event: Event) -> None:
         """Tell the scheduler what happened; waits while its queue is full."""
-        self._stage.put(event)
-
-    def close(self) -> None:
-        """Decide what waits, then stop."""
-        self._stage.close()
+        self.stage.put(event)
 
     def look(self) -> dict[str, Any]:
         """What waits and runs now, for people."""
@@ -159,3 +185,23 @@ class Loop:
         self._effects.observe(event)
         for command in commands:
             self._effects.do(command)
+
+    def _abandon(self, event: Event, error: Exception) -> None:
+        """End the scans of an event that met a defect: nothing else would."""
+        scans = _scans_of(event)
+        if not scans:
+            raise error
+        for scan in scans:
+            with self._changed:
+                commands = self._scheduler.abandon(scan, reason=defect(error))
+                self._changed.notify_all()
+            for command in commands:
+                self._effects.do(command)
+
+
+def _scans_of(event: Event) -> tuple[str, ...]:
+    if isinstance(event, BatchDone):
+        return tuple(dict.fromkeys(result.frame.scan for result in event.results))
+    if isinstance(event, FrameReady):
+        return (event.frame.scan,)
+    return (event.scan,) if isinstance(event, ScanOpened | BytesReceived | ScanReceived | ScanCancelled) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -13,7 +14,10 @@ from cluster.events import FinishScan, MarkRunning, State, StoreImages
 from cluster.job import DiskFullError, LogLine, ScanRecord
 from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan
-from cluster.loop import Stage
+from cluster.loop import Stage, defect
+from recon.errors import ReconError
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,15 +59,15 @@ class Recorder:
         self._clock = clock
         self._ended = ended
         self._pending = _Pending()
-        self._stage: Stage[Note] = Stage(
-            "recorder", self._collect, after=self._commit, capacity=config.store_queue_commands, tick_s=config.tick_s
+        self.stage: Stage[Note] = Stage(
+            "recorder",
+            self._collect,
+            after=self._commit,
+            settle=self._settle,
+            capacity=config.store_queue_commands,
+            tick_s=config.tick_s,
         )
-        self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
-
-    @property
-    def error(self) -> str:
-        """Of the last defect met."""
-        return self._stage.error
+        self.put = self.stage.put
 
     def write(self, live: LiveScan, line: str = "") -> None:
         """Write the record down, soon."""
@@ -115,14 +119,25 @@ class Recorder:
             return
         try:
             self._ledger.commit(pending.records.values(), pending.lines)
-        except sqlite3.Error as error:
+        except Exception as error:
+            # Whatever it was, who waits must hear of it, and nobody may believe that this is on disk.
+            if not isinstance(error, sqlite3.Error):
+                _log.exception("the ledger met a defect")
             self._refuse(error)
             return
         self.failure = ""
         self._pending = _Pending()
         self._publish(pending)
 
-    def _refuse(self, error: sqlite3.Error) -> None:
+    def _settle(self, note: Note, error: Exception) -> None:
+        """End what waits for a note that met a defect; after a restart its scan is taken up again."""
+        if note.written is not None:
+            note.written.set_exception(ReconError(defect(error)))
+        if note.end is not None:
+            record = note.live.update(state=State.FAILED, reason=defect(error), finished_s=self._clock())
+            self._publish(_Pending({record.id: record}, ended={record.id: note.live}))
+
+    def _refuse(self, error: Exception) -> None:
         # Nothing of it is lost: what could not be committed stays pending and is tried again at the next tick.
         self.failure = str(error)
         waiting, self._pending.written = self._pending.written, []
@@ -132,14 +147,19 @@ class Recorder:
             )
 
     def _publish(self, pending: _Pending) -> None:
-        for name, record in pending.records.items():
-            if live := pending.ended.get(name):
-                live.update(state=record.state, reason=record.reason, finished_s=record.finished_s)
-                self._ended(live, record)
-                live.close()
-            self._feed.publish("state", record, reason=record.reason)
         for written in pending.written:
             written.set_result(None)
+        for name, record in pending.records.items():
+            if live := pending.ended.get(name):
+                self._finish(live, record)
+            self._feed.publish("state", record, reason=record.reason)
+
+    def _finish(self, live: LiveScan, record: ScanRecord) -> None:
+        live.update(state=record.state, reason=record.reason, finished_s=record.finished_s)
+        try:
+            self._ended(live, record)
+        finally:
+            live.close()
 
 
 def _farewell(record: ScanRecord) -> str:
@@ -167,20 +187,21 @@ class Storer:
             MarkRunning: self._running,
             FinishScan: self._finish,
         }
-        self._stage: Stage[StoreImages | MarkRunning | FinishScan] = Stage(
-            "storer", self._do, capacity=config.store_queue_commands, tick_s=config.tick_s
+        self.stage: Stage[StoreImages | MarkRunning | FinishScan] = Stage(
+            "storer", self._do, settle=self._settle, capacity=config.store_queue_commands, tick_s=config.tick_s
         )
-        self.start, self.close, self.put = self._stage.start, self._stage.close, self._stage.put
-
-    @property
-    def error(self) -> str:
-        """Of the last defect met."""
-        return self._stage.error
+        self.put = self.stage.put
 
     def _do(self, command: StoreImages | MarkRunning | FinishScan) -> None:
         live = self._lives.get(command.scan)
         if live is not None:
             self._does[type(command)](live, command)
+
+    def _settle(self, command: StoreImages | MarkRunning | FinishScan, error: Exception) -> None:
+        """A scan of which something was not stored must not end as done."""
+        if live := self._lives.get(command.scan):
+            live.broken = live.broken or defect(error)
+            self._recorder.end(live, State.FAILED, reason=defect(error))
 
     def _store(self, live: LiveScan, command: StoreImages) -> None:
         if live.broken or not command.images:

@@ -123,6 +123,11 @@ class Scheduler:
             return []
         return [*handler(event, now), *self._dispatch(now)]
 
+    def abandon(self, name: str, *, reason: str) -> list[Command]:
+        """End a scan of which something went wrong here."""
+        scan = self._scans.get(name)
+        return self._finish(scan, State.FAILED, reason=reason) if scan else [FinishScan(name, State.FAILED, reason)]
+
     @property
     def waiting(self) -> int:
         """Frames that wait for a worker."""

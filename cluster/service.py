@@ -19,6 +19,7 @@ from cluster.events import (
     FinishScan,
     ReplaceWorker,
     ScanCancelled,
+    ScanReceived,
     ScanRefused,
     StartBatch,
     State,
@@ -36,13 +37,13 @@ from cluster.job import (
     new_scan_id,
 )
 from cluster.live import Feed, LiveScan, Subscription
-from cluster.loop import Loop, Stage
+from cluster.loop import Loop, Stage, defect
 from cluster.metrics import Metrics
 from cluster.recorder import Recorder, Storer
 from cluster.replay import replay
 from cluster.scheduler import Rules, Scheduler
 from cluster.workers import Workers
-from recon.errors import FileError, RefusedError
+from recon.errors import FileError, ReconError, RefusedError
 from recon.recipe import resolve
 from recon.scan import Image
 
@@ -91,10 +92,15 @@ class Service:
         self._storer = Storer(config, self._lives, recorder=self._recorder, feed=self._feed, clock=clocks.wall_s)
         self._loop = self._make_loop()
         self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
-            "replay", self._replay, capacity=config.max_scans_in_flight, tick_s=config.tick_s
+            "replay", self._replay, settle=self._give_up, capacity=config.max_scans_in_flight, tick_s=config.tick_s
         )
         self._desk = self._make_desk()
-        self._stages = (self._replays, self._loop, self._storer, self._recorder)
+        self._stages: tuple[Stage[Any], ...] = (
+            self._replays,
+            self._loop.stage,
+            self._storer.stage,
+            self._recorder.stage,
+        )
 
     def _make_loop(self) -> Loop:
         return Loop(
@@ -127,8 +133,8 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether a scan sent now would be taken and reconstructed."""
-        healthy = not (self._spool.failure or self._recorder.failure)
-        return healthy and not self._draining and bool(self._loop.look()["workers"])
+        failed = self._spool.failure or self._recorder.failure or any(stage.failure for stage in self._stages)
+        return not failed and not self._draining and bool(self._loop.look()["workers"])
 
     # --- scans --------------------------------------------------------------------------------------------------------
 
@@ -248,6 +254,7 @@ class Service:
     def cluster(self) -> dict[str, Any]:
         """Workers, queue and batches, in plain values."""
         state = self._loop.look()
+        state["defects"] = {stage.name: stage.error for stage in self._stages if stage.error}
         return {**state, "ready": self.ready, "draining": self._draining, "scans_in_flight": len(self._lives)}
 
     def metrics_text(self) -> bytes:
@@ -350,6 +357,15 @@ class Service:
         live, old = item
         reason = old.reason or "the server stopped while the scan was coming in"
         replay(Reception(self._desk, live), complete=old.complete, reason=reason)
+
+    def _give_up(self, item: tuple[LiveScan, ScanRecord], error: Exception) -> None:
+        """End a scan that met a defect on its way into the scheduler."""
+        live = item[0]
+        reason = str(error) if isinstance(error, ReconError) else defect(error)
+        if live.opened:
+            self._loop.post(ScanReceived(live.record.id, False, live.record.frames, reason, failed=True))
+        else:
+            self._recorder.end(live, State.FAILED, reason=reason)
 
 
 class Do:

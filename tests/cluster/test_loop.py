@@ -66,6 +66,41 @@ def test_a_defect_stops_neither_the_stage_nor_other_items(caplog: pytest.LogCapt
     assert "the test stage met a defect" in caplog.text
 
 
+@pytest.mark.parametrize("settles", [True, False])
+def test_what_waits_for_an_item_is_ended_when_a_defect_meets_it(settles: bool) -> None:
+    ended: list[tuple[int, str]] = []
+
+    def each(item: int) -> None:
+        raise ValueError(f"defect {item}")
+
+    def settle(item: int, error: Exception) -> None:
+        ended.append((item, str(error)))
+        if not settles:
+            raise KeyError("another")
+
+    stage: Stage[int] = Stage("test", each, settle=settle, capacity=10, tick_s=60.0)
+    for number in range(2):
+        stage.put(number)
+    stage.start()
+    stage.close()
+    assert ended == [(0, "defect 0"), (1, "defect 1")]
+    assert (stage.error, stage.failure) == (("ValueError: defect 1", "") if settles else ("KeyError: 'another'",) * 2)
+
+
+def test_a_defect_that_nothing_settles_is_a_failure() -> None:
+    def fails(*_: object) -> None:
+        raise ValueError("a defect")
+
+    for stage in (
+        Stage[int]("each", fails, capacity=10, tick_s=60.0),
+        Stage[int]("after", lambda item: None, after=fails, capacity=10, tick_s=60.0),
+    ):
+        stage.put(1)
+        stage.start()
+        stage.close()
+        assert stage.failure == "ValueError: a defect"
+
+
 def test_closed_stage_refuses() -> None:
     stage: Stage[int] = Stage("test", lambda item: None, capacity=1, tick_s=60.0)
     stage.start()
