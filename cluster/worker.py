@@ -19,7 +19,7 @@ from recon.cache import Cache
 from recon.device import open_device
 from recon.errors import ReconError
 from recon.mrd.header import parse_header
-from recon.mrd.wire import Decoder, HeaderXml
+from recon.mrd.wire import Decoder, HeaderXml, WireLimits
 from recon.pipeline import reconstruct_frame
 from recon.recipe import Recipe
 from recon.scan import Image, ScanHeader
@@ -109,7 +109,8 @@ class Worker:
 
 def _read_header(frame: FrameRef) -> ScanHeader:
     (data,) = map_extents(frame.spool, (frame.header,))
-    message = next(iter(Decoder().feed(data)))
+    # Who received it has checked it against the limits in force; here only its own size limits.
+    message = next(iter(Decoder(WireLimits(header_bytes=len(data))).feed(data)))
     assert isinstance(message, HeaderXml)
     return parse_header(message.xml)
 

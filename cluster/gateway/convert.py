@@ -1,8 +1,9 @@
 """Reads an HDF5 file from a client in a process of its own, with limited memory and time, into an MRD stream.
 
-    python -m cluster.gateway.convert FILE MEMORY_BYTES
+    python -m cluster.gateway.convert FILE MEMORY_BYTES LIMITS
 
-The child writes the stream to standard output and, when it cannot, one JSON object to standard error.
+LIMITS are those of messages, a JSON object. The child writes the stream to standard output and, when it cannot, one
+JSON object to standard error.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
@@ -29,7 +31,10 @@ def convert(path: Path, buffer: Callable[[], memoryview], config: ClusterConfig)
 
     Raises FileError, HeaderError or LimitError, for the file's own faults and for too much memory or time.
     """
-    command = [sys.executable, "-m", "cluster.gateway.convert", str(path), str(config.upload_memory_bytes)]
+    from cluster.stream import wire_limits  # not in the child, whose environment must be set before NumPy comes
+
+    limits = json.dumps(asdict(wire_limits(config)))
+    command = [sys.executable, "-m", "cluster.gateway.convert", str(path), str(config.upload_memory_bytes), limits]
     pipe = subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}
     with subprocess.Popen(
@@ -66,10 +71,10 @@ def _error(status: int, words: bytes, config: ClusterConfig, *, expired: bool) -
 
 def main() -> int:
     """The child."""
-    path, memory_bytes = Path(sys.argv[1]), int(sys.argv[2])
+    path, memory_bytes, limits = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # their threads' stacks would count as memory
     try:
-        _write(path, memory_bytes, sys.stdout.buffer)
+        _write(path, sys.stdout.buffer, memory_bytes=memory_bytes, limits=limits)
     except (ReconError, MemoryError) as error:
         kind, detail = type(error).__name__, str(error)
         if isinstance(error, MemoryError) or "memory allocation failed" in detail:  # as the HDF5 library says it
@@ -80,12 +85,13 @@ def main() -> int:
     return 0
 
 
-def _write(path: Path, memory_bytes: int, output: IO[bytes]) -> None:
+def _write(path: Path, output: IO[bytes], *, memory_bytes: int, limits: dict[str, int]) -> None:
     from recon.mrd.hdf5 import stream_scan  # after the environment is set, which NumPy reads when it is imported
+    from recon.mrd.wire import WireLimits
 
     limit = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for piece in stream_scan(path):
+    for piece in stream_scan(path, limits=WireLimits(**limits)):
         output.write(piece if isinstance(piece, bytes) else piece.data)
     output.flush()
 

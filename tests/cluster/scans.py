@@ -87,6 +87,12 @@ def stream(
     return b"".join([*parts, encode_close()] if close else parts)
 
 
+def long_header(size: int) -> bytes:
+    """The XML of `header`, `size` bytes longer than it need be."""
+    start, end, rest = write_header(header()).rpartition(b"</")
+    return start + b" " * size + end + rest
+
+
 def settings(**changes: object) -> WorkerSettings:
     """Settings of a small CPU worker."""
     return replace(WorkerSettings(memory_bytes=1 << 30), **changes)  # type: ignore[arg-type]

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cluster.config import ClusterConfig
-from cluster.events import Batch, Extent, FrameReady
+from cluster.events import Batch, Extent, FrameReady, State
 from cluster.stream import ScanStream
 from cluster.worker import Worker, WorkerSettings
 from recon.errors import DeviceError
+from recon.mrd.wire import encode_close, encode_header, encode_readouts
 from tests.cluster import scans
 from tests.cluster.test_service import is_right
 
@@ -92,6 +93,13 @@ def test_headers_are_kept_and_bounded(ready: list[FrameReady], monkeypatch: pyte
     other = replace(ready[0], frame=replace(ready[0].frame, spool=copy))
     worker.run(batch([other, ready[0]]))
     assert len(read) == 3
+
+
+def test_a_header_longer_than_usual_is_read_where_the_server_takes_it(tmp_path: Path) -> None:
+    data = encode_header(scans.long_header(9 << 20)) + encode_readouts(FRAMES[0]).tobytes() + encode_close()
+    with scans.serving(tmp_path, header_bytes=16 << 20) as service:
+        record = scans.run(service, data)
+    assert (record.state, record.images) == (State.DONE, 1)
 
 
 def test_device_that_is_not_there_is_refused() -> None:

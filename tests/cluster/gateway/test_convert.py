@@ -70,6 +70,17 @@ def test_time_is_bounded(file: Path) -> None:
         list(counts)
 
 
+def test_limits_are_those_of_the_server(tmp_path: Path) -> None:
+    """A header longer than the limits that apply where none are configured."""
+    header = parse_header(scans.long_header(9 << 20))
+    write_scan(tmp_path / "scan.h5", Scan(header, tuple(scans.frames(1))))
+    with pytest.raises(LimitError, match="header"):
+        run(tmp_path / "scan.h5", ClusterConfig())
+    stream = run(tmp_path / "scan.h5", ClusterConfig(header_bytes=16 << 20))
+    assert len(stream) > 9 << 20
+    assert header.xml in stream
+
+
 def test_a_child_that_dies_is_a_reason_too() -> None:
     error = module._error(-signal.SIGSEGV, b"", ClusterConfig(), expired=False)
     assert isinstance(error, FileError)
