@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,18 +20,36 @@ from recon.scan import Counters, Geometry, Image, Trajectory
 from recon.simulate import simulate
 
 
+def run_demo(folder: Path, *options: str) -> dict[str, Any]:
+    """Its summary."""
+    command = [sys.executable, "-m", "cluster", "demo", "--speed", "0", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads((folder / "recon-demo/summary.json").read_text(encoding="utf-8"))
+    return document
+
+
+def errors_of(document: dict[str, Any]) -> list[float]:
+    """How far each image is from its truth."""
+    return [image["nrmse"] for scanner in document["scanners"] for image in scanner["images"]]
+
+
 @pytest.mark.timeout(300)
 def test_demo_runs_by_itself_and_leaves_its_pictures(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cluster", "demo", "--speed", "0"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    document = json.loads((tmp_path / "recon-demo/summary.json").read_text(encoding="utf-8"))
+    document = run_demo(tmp_path)
     assert document["passed"]
     assert [one["name"] for one in document["scanners"]] == ["brain-se", "head-gre3d", "heart-radial", "heart-spiral"]
     assert document["total"]["images"] == sum(len(one["images"]) for one in document["scanners"]) == 38
     with pillow.open(tmp_path / "recon-demo/montage.png") as picture:
         assert picture.format == "PNG"
         assert np.asarray(picture.convert("L")).std() > 10  # there is something to see
+    assert "ray" in (tmp_path / "recon-demo/server.log").read_text(encoding="utf-8").lower()
+    (tmp_path / "plain").mkdir()
+    other = run_demo(tmp_path / "plain", "--ray", "off", "--seed", "1")
+    assert other["passed"]
+    assert "ray" not in (tmp_path / "plain/recon-demo/server.log").read_text(encoding="utf-8").lower()
+    pairs = zip(errors_of(document), errors_of(other), strict=True)
+    assert all(one != another for one, another in pairs)  # other coils and other noise
 
 
 def test_a_folder_that_cannot_be_written(
