@@ -199,7 +199,7 @@ class Problem:
         known = self._rows(calibration, [(*source, dx) for dx in range(WIDTH) for source in self.sources])
         wanted = self._rows(calibration, [(*target, WIDTH // 2) for target in self.targets])
         normal = gram(known)
-        diagonal = np.arange(len(normal))
+        diagonal = np.arange(len(normal), like=normal)
         normal[diagonal, diagonal] += ridge * normal[diagonal, diagonal].real.mean()
         values = np.linalg.solve(normal, known @ wanted.conj().T).conj().T
         shape = (len(self.targets), self.coils, WIDTH, len(self.sources), self.coils)
@@ -243,7 +243,8 @@ def fill(lines: Complex, sampled: Mask, lattice: Lattice, weights: tuple[Weights
             made = along_x(group, length, part) @ sources
             made = made.reshape(len(made), len(group.targets), coils, -1)
             for i, (line, place) in enumerate(places.targets):
-                flat[part][:, :, place] = made[:, i][:, :, line]
+                there, here = (np.asarray(index, like=lines) for index in (place, line))
+                flat[part][:, :, there] = made[:, i][:, :, here]
 
 
 def spanned(sampled: Mask, lattice: Lattice) -> Mask:
@@ -306,8 +307,9 @@ def slabs(length: int, coils: int, places: Places) -> Iterator[slice]:
 
 def gathered(flat: Complex, places: Places) -> Complex:
     """The sources of all lines: flat [x, coil, place] → [x, coil·source, line]."""
-    sources = flat[:, :, places.sources]
-    sources[:, :, places.sources < 0] = 0
+    index = np.asarray(places.sources, like=flat)
+    sources = flat[:, :, index]
+    sources[:, :, index < 0] = 0
     return sources.reshape(len(flat), -1, places.sources.shape[1])
 
 

@@ -107,7 +107,7 @@ def principal(covariance: Complex, reference: Complex) -> Complex:
 
 def interpolate(coarse: Complex, grid: Sequence[int], sizes: Sequence[int]) -> Complex:
     """Values [coil, z, y, x] at block centres, linearly interpolated to the voxels of `grid`."""
-    z, y, x = (between(n, size) for n, size in zip(grid, sizes, strict=True))
+    z, y, x = (np.asarray(between(n, size), like=coarse) for n, size in zip(grid, sizes, strict=True))
     deep = coarse.transpose(0, 2, 3, 1) @ z.T  # [coil, y, x, z]
     fine: Complex = y @ np.moveaxis(deep, -1, 1) @ x.T
     return fine

@@ -19,9 +19,10 @@ def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, 
     if sampled.all():
         lines = whitened(kernels.ifft(kspace, axes=1, crop=(kept,)), calibration, kernels)
         return np.ascontiguousarray(np.moveaxis(lines, -1, 1))
-    measured = whitened(kernels.ifft(kspace[:, sampled], axes=1, crop=(kept,)), calibration, kernels)
+    mask = np.asarray(sampled, like=kspace)
+    measured = whitened(kernels.ifft(kspace[:, mask], axes=1, crop=(kept,)), calibration, kernels)
     grid = np.zeros((len(measured), kept, *sampled.shape), np.complex64, like=measured)
-    grid[:, :, sampled] = measured.swapaxes(1, 2)
+    grid[:, :, mask] = measured.swapaxes(1, 2)
     return grid
 
 
