@@ -28,7 +28,7 @@ help:
 	@echo "make test    every test that is not marked long or gpu"
 	@echo "make check   ruff, mypy --strict, import contracts, import table"
 	@echo "make bench   what this machine takes in and reconstructs"
-	@echo "make gpu     the tests marked gpu, with the system's own python3 and no environment"
+	@echo "make gpu     the tests marked gpu, then the CUDA kernels' times; with the system's own python3, no environment"
 
 demo: $(STAMP)
 	$(VENV)/bin/recon-cluster demo $(ARGS)
@@ -50,6 +50,7 @@ bench: $(STAMP)
 # A GPU machine brings its own cupy and torch, matched to its driver: an environment of ours would hide them.
 gpu:
 	$(or $(PYTHON),python3) -m bench.gpu $(ARGS)
+	$(or $(PYTHON),python3) -m bench.cuda
 
 $(STAMP): pyproject.toml constraints.txt
 	@"$(CHOSEN)" -c '$(QUALIFIES)' 2>/dev/null || { \

@@ -48,6 +48,10 @@ class Runtime(Protocol):
         """
         ...
 
+    def owns(self, array: Any) -> bool:
+        """Whether `array` is an array of this device."""
+        ...
+
     def put(self, array: NDArray[Any]) -> Any:
         """A contiguous copy of `array` on the device; waits for it, so that every stream may use it."""
         ...
@@ -76,9 +80,15 @@ class Recent:
 def check_here(runtime: Runtime, **arrays: Any) -> None:
     """Every array that is not None must be one of the runtime's own."""
     for name, array in arrays.items():
-        if array is not None and not isinstance(array, runtime.xp.ndarray):
+        if array is not None and not runtime.owns(array):
+            found = f"{type(array).__module__}.{type(array).__qualname__}"
             wanted = f"{runtime.xp.__name__}.ndarray on {runtime.device}"
-            raise TypeError(f"{name} is a {type(array).__name__}, expected {wanted}: move it there first")
+            raise TypeError(f"{name} is a {found}{place_of(array)}, expected {wanted}: move it there first")
+
+
+def place_of(array: Any) -> str:
+    """Where an array says that it is, after " on "; nothing for one that does not."""
+    return f" on {array.device}" if hasattr(array, "device") else ""
 
 
 def read_source(file: str) -> str:
@@ -150,6 +160,10 @@ class CudaRuntime:
         size = (shape[axis],)
         layout = (size, stride, distance)
         return cufft.PlanNd(size, *layout, *layout, cufft.CUFFT_C2C, shape[1 - axis], "C", 0, None)
+
+    def owns(self, array: Any) -> bool:
+        """See `Runtime.owns`."""
+        return isinstance(array, self.xp.ndarray) and array.device.id == self.number
 
     def put(self, array: NDArray[Any]) -> Any:
         """See `Runtime.put`."""

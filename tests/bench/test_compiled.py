@@ -10,6 +10,7 @@ import pytest
 from bench import compiled
 from tests.cuda.shim import all_names
 
+PIECE = 20
 ROOT = Path(__file__).parents[2]
 LOG = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z4turnv' for 'sm_90'
@@ -30,11 +31,21 @@ def compiler() -> compiled.Compiler:
     return found
 
 
+def parts() -> list[tuple[str, tuple[str, ...]]]:
+    """The kernels of plans with the usual options, by file; long files in pieces, for a test's time."""
+    return [
+        (file, names[first : first + PIECE])
+        for file, names in all_names().items()
+        for first in range(0, len(names), PIECE)
+    ]
+
+
 @pytest.mark.parametrize("architecture", compiled.ARCHITECTURES)
-@pytest.mark.parametrize("file", all_names())
-def test_compiles_without_warnings_or_spills(compiler: compiled.Compiler, file: str, architecture: str) -> None:
-    rows = compiled.compile_file(compiler, file, all_names()[file], architecture)
-    assert not compiled.spilled(rows)
+@pytest.mark.parametrize(("file", "names"), parts())
+def test_compiles_without_warnings_or_spills(
+    compiler: compiled.Compiler, file: str, names: tuple[str, ...], architecture: str
+) -> None:
+    assert not compiled.spilled(compiled.compile_file(compiler, file, names, architecture))
 
 
 def test_a_warning_is_an_error(compiler: compiled.Compiler, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from bench import gpu
 
+MARK = re.compile(r"^@pytest\.mark\.gpu$", re.MULTILINE)
 JUNIT = (
     """<testsuites><testsuite name="pytest" errors="1" failures="2" skipped="3" tests="9" time="1.5"/></testsuites>"""
 )
@@ -27,3 +29,11 @@ def test_without_a_gpu_it_says_what_it_needs(
     assert gpu.main([]) == 2
     expected = "nvidia-smi shows no GPU here, one is needed: run this on a machine with an NVIDIA GPU\n"
     assert capsys.readouterr().err == expected
+
+
+def test_every_test_marked_gpu_is_where_it_looks() -> None:
+    root = Path(__file__).parents[2]
+    marked = [path for path in (root / "tests").rglob("test_*.py") if MARK.search(path.read_text("utf-8"))]
+    places = [root / place for place in gpu.PLACES]
+    assert all(any(path.is_relative_to(place) for place in places) for path in marked)
+    assert marked

@@ -94,6 +94,10 @@ class ShimRuntime:
         transform = np.fft.ifft if inverse else np.fft.fft
         target[...] = transform(source, axis=axis, norm="forward" if inverse else "backward")
 
+    def owns(self, array: Any) -> bool:
+        """See `Runtime.owns`."""
+        return isinstance(array, np.ndarray)
+
     def put(self, array: NDArray[Any]) -> Any:
         """See `Runtime.put`."""
         return np.array(array, order="C")

@@ -185,7 +185,11 @@ def test_refuses_half_weights_for_fine_accuracy(shim: ShimRuntime) -> None:
 
 def test_refuses_arrays_from_elsewhere(shim: ShimRuntime) -> None:
     plan = CudaNufft(shim, np.zeros((3, 2), np.float32), shape=(4, 4))
-    with pytest.raises(TypeError, match=r"x is a list, expected numpy.ndarray on cuda:shim: move it there first"):
+    with pytest.raises(
+        TypeError, match=r"x is a builtins.list, expected numpy.ndarray on cuda:shim: move it there first"
+    ):
         plan.forward([1.0])  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"weights is a list, expected numpy.ndarray on cuda:shim: move it there first"):
+    with pytest.raises(
+        TypeError, match=r"weights is a builtins.list, expected numpy.ndarray on cuda:shim: move it there first"
+    ):
         plan.normal(np.zeros((4, 4), np.complex64), weights=[1.0])  # type: ignore[arg-type]

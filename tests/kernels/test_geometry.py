@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.contract import Real
+from kernels.contract import Kernels, Real
 from kernels.geometry import density_pipe_menon, density_radial, density_voronoi, fold
 from tests import tolerances
 from tests.cases import cartesian, spiral, spokes, uniform
 from tests.laws import assert_near, distance
 
-CPU = kernels.on("cpu")
+
+@pytest.fixture(scope="module")
+def cpu() -> Kernels:
+    return kernels.on("cpu")
 
 
 def gaussian(shape: tuple[int, ...], sigma: float) -> np.ndarray:
@@ -63,49 +66,51 @@ def test_repeated_spokes_share_their_weight() -> None:
     assert_near(density_radial(twice).reshape(2, 8, 32).sum(axis=0), density_radial(once), 8 * tolerances.ROUND)
 
 
-def test_radial_weights_invert_the_transform() -> None:
+def test_radial_weights_invert_the_transform(cpu: Kernels) -> None:
     shape = (32, 32)
     angle = np.arange(100) * np.pi / 100
     radius = 2 * np.pi * (np.arange(64) - 32) / 64
     points = np.stack([np.outer(np.sin(angle), radius), np.outer(np.cos(angle), radius)], axis=-1).astype(np.float32)
-    plan, image = CPU.nufft(points, shape), gaussian(shape, 3)
+    plan, image = cpu.nufft(points, shape), gaussian(shape, 3)
     found = plan.adjoint(density_radial(points) * plan.forward(image))
     # What the kink leaves grows as (Δ·r)⁴ over the field of view: 0.4 % of the norm here; angles are exact.
     assert distance(found, image) <= 0.01
 
 
 @pytest.mark.parametrize("shape", [(16,), (9,), (12, 15), (6, 8, 5)], ids=str)
-def test_cartesian_weights_are_one_over_the_number_of_voxels(shape: tuple[int, ...], rng: np.random.Generator) -> None:
-    weights = density_pipe_menon(CPU, cartesian(shape), shape)
+def test_cartesian_weights_are_one_over_the_number_of_voxels(
+    cpu: Kernels, shape: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    weights = density_pipe_menon(cpu, cartesian(shape), shape)
     assert np.abs(weights * prod(shape) - 1).max() <= tolerances.nufft(1e-4)
-    plan = CPU.nufft(cartesian(shape), shape)
-    kspace = CPU.fft(gaussian(shape, 2), axes=len(shape))
+    plan = cpu.nufft(cartesian(shape), shape)
+    kspace = cpu.fft(gaussian(shape, 2), axes=len(shape))
     assert_near(np.sqrt(prod(shape)) * plan.adjoint(weights * kspace), gaussian(shape, 2), 3 * tolerances.nufft(1e-4))
 
 
 @pytest.mark.parametrize(
     ("name", "points"), [("radial", spokes(89, 96)), ("spiral", spiral(8, 900, 5)), ("spiral-wide", spiral(16, 900, 3))]
 )
-def test_weights_by_iteration_invert_the_transform(name: str, points: Real) -> None:
+def test_weights_by_iteration_invert_the_transform(cpu: Kernels, name: str, points: Real) -> None:
     shape = (48, 48)
-    weights = density_pipe_menon(CPU, points, shape)
+    weights = density_pipe_menon(cpu, points, shape)
     assert weights.dtype == np.float32
     assert weights.shape == points.shape[:-1]
     assert weights.min() > 0
-    plan, image = CPU.nufft(points, shape), gaussian(shape, 3)
+    plan, image = cpu.nufft(points, shape), gaussian(shape, 3)
     # After ten iterations w ⊛ ψ is 1 within a per cent, and an error of the point spread function is one of the image.
     assert distance(plan.adjoint(weights * plan.forward(image)), image) <= 0.01
 
 
-def test_both_ways_agree_where_spokes_are_dense() -> None:
+def test_both_ways_agree_where_spokes_are_dense(cpu: Kernels) -> None:
     points = spokes(233, 64)
     inner = np.abs(np.linspace(-1, 1, 65)[:-1]) < 0.8
-    iterated = density_pipe_menon(CPU, points, (32, 32), iterations=30)[:, inner]
-    plan, image = CPU.nufft(points, (32, 32)), gaussian((32, 32), 3)
+    iterated = density_pipe_menon(cpu, points, (32, 32), iterations=30)[:, inner]
+    plan, image = cpu.nufft(points, (32, 32)), gaussian((32, 32), 3)
     assert iterated.sum() == pytest.approx(density_radial(points)[:, inner].sum(), rel=0.02)
     both = [
         plan.adjoint(w * plan.forward(image))
-        for w in (density_radial(points), density_pipe_menon(CPU, points, (32, 32)))
+        for w in (density_radial(points), density_pipe_menon(cpu, points, (32, 32)))
     ]
     assert distance(both[0], both[1]) <= 0.02
 

@@ -6,7 +6,6 @@ import threading
 from math import prod
 from pathlib import Path
 
-import finufft
 import numpy as np
 import pytest
 
@@ -174,6 +173,7 @@ def test_the_pair_stands_in_where_it_is_faster(rng: np.random.Generator, threads
 
 @pytest.mark.parametrize("shape", [(20, 31), (10, 9, 8)], ids=str)
 def test_finufft_called_by_itself_agrees(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    finufft = pytest.importorskip("finufft")
     points, x = uniform(rng, 400, len(shape)), noise(rng, *shape)
     simple = {2: finufft.nufft2d2, 3: finufft.nufft3d2}[len(shape)]
     axes = [np.ascontiguousarray(points[:, axis], np.float64) for axis in range(len(shape))]
