@@ -89,7 +89,7 @@ def test_density_makes_the_normal_operator_nearly_the_identity() -> None:
     sense = nufft_sense(CPU, CPU.nufft(points, (32, 32)), coils_around(4, (1, 32, 32))[:, 0], density=density)
     y, x = np.meshgrid(*(np.arange(32) - 16,) * 2, indexing="ij")
     image = np.exp(-(y**2 + x**2) / 18).astype(np.complex64)  # its spectrum stays inside the disc that spokes cover
-    assert distance(sense.normal(image), image) < 0.01
+    assert distance(sense.normal(image), image) < tolerances.weighted(32, np.pi, sigma=3.0)
 
 
 @pytest.mark.parametrize("kind", ["cartesian", "radial"])
@@ -105,8 +105,10 @@ def test_undersampled_images_are_unfolded(kind: str) -> None:
     else:
         sense, image = nufft_sense(CPU, CPU.nufft(spokes(20, 64), grid, eps=1e-5), maps[:, 0]), truth
     found = cg(regularised(sense.normal, 1e-4), sense.adjoint(sense.forward(image)), iterations=60, tolerance=1e-5)
-    # λ = 1e-4 against eigenvalues of order 1/2 shrinks the image by 2e-4 where coils determine it, which is everywhere.
-    assert distance(found, image) < 0.01
+    # Conjugate gradients leave a residual of 1e-5, and λ = 1e-4 takes its part of the image.
+    left, whole = (np.linalg.norm(sense.normal(x)) for x in (found - image, image))
+    assert left <= (1e-5 + tolerances.NORMAL) * whole + 1e-4 * np.linalg.norm(image)
+    assert distance(found, image) < tolerances.UNFOLDED
 
 
 def test_regularisation_adds_a_multiple_of_the_image() -> None:

@@ -16,6 +16,7 @@ from recon.pipeline import frames_of, reconstruct
 from recon.recipe import Recipe, Value
 from recon.scan import Calibration, Flag, Readouts, Scan
 from recon.simulate import SimulatedScan, nrmse, simulate
+from tests import tolerances
 from tests.recon.judges import Bart, shepp_logan
 from tests.recon.methods.phantoms import CPU, distance, frame_of, image_by, noise_kspace
 
@@ -55,15 +56,15 @@ def error(simulated: SimulatedScan, scan: Scan, method: str, **parameters: Value
 def test_it_removes_the_aliases_that_zero_filling_leaves(protocol: str, matrix: int, steps: tuple[int, int]) -> None:
     simulated = measured(protocol, matrix, noise=0)
     scan = thinned(simulated.scan, steps)
-    # Without noise what is left is the error of maps from 24 lines; more than half of the aliases must be gone.
-    assert error(simulated, scan, "cg-sense") < 0.5 * error(simulated, scan, "fft")
+    # Without noise what is left is the error of maps from 24 lines.
+    assert error(simulated, scan, "cg-sense") < tolerances.HALVED * error(simulated, scan, "fft")
 
 
 def test_more_iterations_remove_more() -> None:
     simulated = measured("brain-se", 96, noise=0)
     scan = thinned(simulated.scan, (3, 1))
     one, five = (error(simulated, scan, "cg-sense", iterations=n) for n in (1, 5))
-    assert five < 0.5 * one
+    assert five < tolerances.HALVED * one
 
 
 def test_noise_grows_no_more_than_it_must() -> None:
@@ -78,14 +79,18 @@ def test_regularisation_shrinks_the_image() -> None:
     """For fully sampled k-space the normal operator is the identity, so λ = 1 halves the image."""
     frame = frame_of(noise_kspace((4, 1, 32, 32)))
     plain, shrunk = (image_by("cg-sense", frame, **{"lambda": strength}).pixels for strength in (0.0, 1.0))
-    assert distance(shrunk, plain / 2) < 1e-5
+    # The identity by two transforms of 1024 values and two sums over 4 complex coils, solved to 1e-6 each time.
+    bound = 2 * (tolerances.fft(32 * 32) + tolerances.sum_of(2 * 4) + 1e-6)
+    assert distance(shrunk, plain / 2) < bound
 
 
 def test_whitening_mixes_the_coils_before_all_else() -> None:
     kspace, mixing = noise_kspace((3, 1, 32, 32)), noise_kspace((3, 3))
     mixed = np.tensordot(mixing, kspace, axes=1).astype(np.complex64)
     white = image_by("cg-sense", frame_of(kspace), calibration=Calibration(whitening=mixing))
-    assert distance(white.pixels, image_by("cg-sense", frame_of(mixed)).pixels) < 1e-3
+    # Both round, once before the transform and once after it; mixing may shrink what was rounded by its condition.
+    bound = 2 * np.linalg.cond(mixing) * (tolerances.fft(32 * 32) + tolerances.sum_of(2 * 3))
+    assert distance(white.pixels, image_by("cg-sense", frame_of(mixed)).pixels) < bound
 
 
 def test_a_centre_too_small_for_maps_is_refused() -> None:
@@ -101,7 +106,7 @@ def test_a_centre_too_small_for_maps_is_refused() -> None:
 @pytest.mark.parametrize("protocol", ["heart-radial", "heart-spiral"])
 def test_simulated_hearts_come_near_their_truth(protocol: str) -> None:
     simulated = simulate(protocol, seed=3, coils=4, matrix=48, repetitions=1)
-    assert error(simulated, simulated.scan, "cg-sense", iterations=5) <= 0.08
+    assert error(simulated, simulated.scan, "cg-sense", iterations=5) <= tolerances.HEARTS
 
 
 def test_calibration_lines_of_ismrmrds_generator_are_used(tmp_path: Path) -> None:
@@ -109,8 +114,7 @@ def test_calibration_lines_of_ismrmrds_generator_are_used(tmp_path: Path) -> Non
     (full,) = reconstruct(read_scan(shepp_logan(tmp_path / "full.h5", *options)), Recipe("fft"), CPU)
     scan = read_scan(shepp_logan(tmp_path / "half.h5", *options, "-a", "2", "-w", "24"))
     for image in reconstruct(scan, Recipe("cg-sense"), CPU):
-        # What is left is the error of maps from 24 lines of an object with sharp edges.
-        assert distance(image.pixels, full.pixels) < 0.1
+        assert distance(image.pixels, full.pixels) < tolerances.UNFOLDED
     (zero_filled, _) = reconstruct(scan, Recipe("fft"), CPU)
     assert distance(zero_filled.pixels, full.pixels) > 0.2
 
