@@ -214,6 +214,11 @@ class Intake:
     def keep(self) -> None:
         """The transport keeps raw data of its own: the scan is recorded even if no byte reaches this object."""
         self._kept = True
+        self._desk.recorder.write(self._live, "a file comes in")
+
+    def kept(self, count: int) -> None:
+        """The transport wrote `count` bytes into the spool itself."""
+        self._desk.spool.kept(count)
 
     def fail(self, error: ReconError) -> None:
         """The transport found the input bad: frames that are complete are still done, then the scan has failed."""

@@ -12,7 +12,8 @@ def replay(reception: Reception, *, complete: bool, reason: str) -> None:
     `complete`: its end was acknowledged, even without CLOSE; `reason` says why it is not, if it is not.
     """
     try:
-        _feed(reception)
+        if complete or not _unread(reception):
+            _feed(reception)
         if reception.desk.stopping():
             return
         complete = complete or reception.stream.closed
@@ -21,6 +22,12 @@ def replay(reception: Reception, *, complete: bool, reason: str) -> None:
         reception.end(complete=complete, reason="" if complete else reason)
     except ReconError as error:
         reception.fail(error)
+
+
+def _unread(reception: Reception) -> bool:
+    """Whether the scan is a file whose reading into a stream has not begun."""
+    path = reception.desk.spool.path(reception.live.record.id)
+    return not path.exists() and path.with_suffix(".h5").exists()
 
 
 def _feed(reception: Reception) -> None:

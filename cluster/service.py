@@ -341,11 +341,11 @@ class Service:
     def _resume(self) -> None:
         known = self._ledger.ids()
         orphans = [
-            ScanRecord(path.stem, State.RECEIVING, "tcp", created_s=path.stat().st_mtime)
-            for path in sorted(self._spool.folder.glob("*.mrd"))
-            if path.stem not in known
+            ScanRecord(path.stem, State.RECEIVING, _door(path), created_s=path.stat().st_mtime)
+            for path in sorted(self._spool.folder.iterdir())
+            if path.suffix in (".mrd", ".h5") and path.stem not in known
         ]
-        for old in [*self._ledger.unfinished(), *orphans]:
+        for old in {old.id: old for old in [*self._ledger.unfinished(), *orphans]}.values():
             live = self._lives[old.id] = LiveScan(_fresh(old), self._results)
             self._again(live, old, line="taken up after a restart")
 
@@ -390,6 +390,11 @@ class Do:
             self._workers.replace(command.worker)
         else:
             self._storer.put(command)
+
+
+def _door(path: Path) -> str:
+    """The transport over which spooled data without a record came; only files are known to come over HTTP."""
+    return "http" if path.with_suffix(".h5").exists() else "tcp"
 
 
 def _fresh(old: ScanRecord) -> ScanRecord:

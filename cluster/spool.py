@@ -38,6 +38,7 @@ class Spool:
         self._free_bytes = free_bytes
         self._closed_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         self._open: dict[str, SpoolFile] = {}
+        self._counting = threading.Lock()
         self._asked: queue.SimpleQueue[SpoolFile | None] = queue.SimpleQueue()
         self.pipes = Pipes()
         self._thread = threading.Thread(target=self._run, name="spool-sync", daemon=True)
@@ -77,6 +78,11 @@ class Spool:
         """Bytes of all raw scans here."""
         return self._closed_bytes + sum(file.size for file in tuple(self._open.values()))
 
+    def kept(self, count: int) -> None:
+        """`count` bytes were written to a file here that a transport keeps itself."""
+        with self._counting:
+            self._closed_bytes += count
+
     def request_sync(self, file: SpoolFile) -> None:
         """Have `file`'s written bytes sent to the disk by the background thread."""
         self._asked.put(file)
@@ -84,7 +90,7 @@ class Spool:
     def released(self, file: SpoolFile, *, removed: bool) -> None:
         """`file` was closed, and perhaps removed."""
         if self._open.pop(file.scan, None) is not None and not removed:
-            self._closed_bytes += file.size
+            self.kept(file.size)
 
     def close(self) -> None:
         """Stop the background thread after what it was asked for."""

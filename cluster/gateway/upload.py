@@ -111,7 +111,9 @@ class Hdf5Upload:
                 raise LimitError(f"the file has more than {limit} bytes, the limit here: split the scan")
             rest = self._buffer[:count]
             while rest:
-                rest = rest[os.write(self._fd, rest) :]
+                written = os.write(self._fd, rest)
+                self._intake.kept(written)
+                rest = rest[written:]
 
     def finish(self) -> ScanRecord:
         """The body is complete; returns when file and scan are on disk. Raises ReconError."""

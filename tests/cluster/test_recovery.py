@@ -127,3 +127,38 @@ def test_kill_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert len(list(service.images(accepted))) == 3
         record = service.wait(cut, 30.0)
         assert (record.state, record.images) == (State.INCOMPLETE, 2)
+
+
+UPLOAD = """
+import os, signal, sys
+from pathlib import Path
+from cluster.gateway.upload import Hdf5Upload, feed
+from cluster.job import ScanRequest
+from tests.cluster import scans
+from tests.cluster.test_service import NoWorkers, wait_until
+with scans.serving(Path(sys.argv[1]), NoWorkers()) as service:
+    intake = service.open_scan(ScanRequest("http", name="a file"))
+    upload = Hdf5Upload(intake, service.config.spool_folder / f"{intake.scan_id}.h5", service.config)
+    feed(upload, b"x" * 1000)
+    wait_until(lambda: service.log(intake.scan_id))
+    print(intake.scan_id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["recorded", "orphan"])
+def test_a_file_whose_upload_was_cut_off_is_an_incomplete_scan(tmp_path: Path, known: bool) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", UPLOAD, str(tmp_path)]
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert child.returncode == -9, child.stderr
+    scan = child.stdout.strip()
+    if not known:  # as if the server had died before the record was written
+        for path in tmp_path.glob("ledger*"):
+            path.unlink()
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+        raw = service.raw_path(scan)
+    assert (record.state, record.name) == (State.INCOMPLETE, "a file" if known else "")
+    assert record.reason == "the server stopped while the scan was coming in"
+    assert (raw.name, raw.read_bytes()) == (f"{scan}.h5", b"x" * 1000)

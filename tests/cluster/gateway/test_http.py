@@ -189,10 +189,16 @@ def hdf5(path: Path, count: int = 2) -> bytes:
     return path.read_bytes()
 
 
+def spool_bytes(http: httpx.Client) -> float:
+    """As scraped."""
+    return next(float(line.split()[1]) for line in http.get("/metrics").text.splitlines() if line[:18] == "recon_spool_bytes ")
+
+
 def test_an_hdf5_file(server: Running, http: httpx.Client, tmp_path: Path) -> None:
-    content = hdf5(tmp_path / "scan.h5")
+    content, before = hdf5(tmp_path / "scan.h5"), spool_bytes(http)
     answer = http.post("/v1/scans?method=fft", content=content, headers=HDF5)
     assert answer.status_code == 201, answer.text
+    assert spool_bytes(http) - before == len(content) + answer.json()["bytes"]  # the file, and the stream out of it
     record = server.service.wait(answer.json()["scan"], 30.0)
     assert (record.state, record.images) == (State.DONE, 2)
     raw = http.get(f"/v1/scans/{record.id}/raw")
