@@ -159,6 +159,6 @@ def test_a_file_whose_upload_was_cut_off_is_an_incomplete_scan(tmp_path: Path, k
     with scans.serving(tmp_path) as service:
         record = service.wait(scan, 30.0)
         raw = service.raw_path(scan)
-    assert (record.state, record.name) == (State.INCOMPLETE, "a file" if known else "")
+    assert (record.state, record.transport, record.name) == (State.INCOMPLETE, "http", "a file" if known else "")
     assert record.reason == "the server stopped while the scan was coming in"
     assert (raw.name, raw.read_bytes()) == (f"{scan}.h5", b"x" * 1000)

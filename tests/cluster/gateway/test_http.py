@@ -191,7 +191,8 @@ def hdf5(path: Path, count: int = 2) -> bytes:
 
 def spool_bytes(http: httpx.Client) -> float:
     """As scraped."""
-    return next(float(line.split()[1]) for line in http.get("/metrics").text.splitlines() if line[:18] == "recon_spool_bytes ")
+    lines = http.get("/metrics").text.splitlines()
+    return next(float(line.split()[1]) for line in lines if line.startswith("recon_spool_bytes "))
 
 
 def test_an_hdf5_file(server: Running, http: httpx.Client, tmp_path: Path) -> None:
