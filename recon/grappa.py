@@ -231,7 +231,7 @@ def fill(lines: Complex, sampled: Mask, lattice: Lattice, weights: tuple[Weights
     """Fill the lines of `lines` [coil, x, kz, ky] that `sampled` [kz, ky] lacks inside the box it spans; in place.
 
     `lines` are C-contiguous, transformed along x only, whitened as the calibration was, and zero where not sampled.
-    Beside them: SLAB_BYTES of sources, weights and targets, or those of one x where they are more.
+    Beside them: twice SLAB_BYTES of sources, weights and targets, or of those of one x where they are more.
     """
     coils, length = lines.shape[:2]
     flat = lines.reshape(coils, length, -1).swapaxes(0, 1)  # a view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from recon.assemble import Assembler
 from recon.errors import RecipeError, ScanError
+from recon.grappa import SLAB_BYTES
 from recon.methods import choose
 from recon.mrd.hdf5 import read_scan
 from recon.pipeline import reconstruct
@@ -85,6 +87,17 @@ def test_an_interpolated_image_keeps_its_values() -> None:
     finer = encoding((1, 48, 32), recon=(1, 96, 64), field_mm=(1.0, 48.0, 32.0))
     fine = image_by("grappa", frame_of(kspace, sampled=sampled, space=finer), combine="rss")
     assert distance(fine.pixels[..., ::2, ::2], coarse.pixels) < 1e-5
+
+
+def test_memory_is_what_the_docstring_says() -> None:
+    frame = frame_of(noise_kspace((12, 1, 256, 256)), sampled=half(256, centre=24))
+    tracemalloc.start()
+    try:
+        image_by("grappa", frame)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * (16 * 12 * 256 * 256 + 2 * SLAB_BYTES)
 
 
 def test_a_centre_too_small_is_refused() -> None:
