@@ -61,6 +61,8 @@ def _process(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 def _line(process: subprocess.Popen[str]) -> str:
