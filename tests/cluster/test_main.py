@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from recon.errors import (
     ScanError,
 )
 from recon.mrd.hdf5 import read_images
+from recon.mrd.wire import MessageId, encode_close
+from recon.scan import READOUT_HEAD
 from tests.cluster import scans
 from tests.end_to_end.running import Running, eventually, running
 
@@ -108,6 +111,26 @@ def test_exit_statuses(server: Running, file: Path, tmp_path: Path, capsys: pyte
     readouts[0].samples[0, 0, 0] = np.nan
     (tmp_path / "nan.mrd").write_bytes(scans.stream(readouts))
     check_failure(["submit", str(tmp_path / "nan.mrd"), *at], 4, capsys, "nan.mrd", "is failed", "finite")
+
+
+def test_the_same_error_has_the_same_status_with_and_without_a_server(
+    server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    head = np.zeros(1, READOUT_HEAD)
+    head["version"], head["number_of_samples"], head["active_channels"] = 1, 65535, 1024
+    opening = scans.stream([], scans.header())[: -len(encode_close())]
+    readouts = scans.frames(1)
+    readouts[0].samples[0, 0, 0] = np.nan
+    bad = {
+        "large": (3, opening + struct.pack("<H", MessageId.ACQUISITION) + head.tobytes() + bytes(1000), "67108864"),
+        "foreign": (2, b"no stream at all", ""),
+        "nan": (4, scans.stream(readouts), "finite"),
+    }
+    for name, (status, content, part) in bad.items():
+        file = tmp_path / f"{name}.mrd"
+        file.write_bytes(content)
+        check_failure(["submit", str(file), "--server", server.http], status, capsys, part)
+        check_failure(["reconstruct", str(file), "--device", "cpu"], status, capsys, part)
 
 
 def test_a_refusal_is_3(tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
