@@ -61,10 +61,10 @@ def measure_problem(problem: Problem, rounds: int, threads: int) -> tuple[list[R
 
 
 def available(problem: Problem, threads: int) -> tuple[list[Side], list[str]]:
-    """The other packages' sides, for the usual number of coils, and what is not installed."""
+    """The other packages' sides, for 2-D and the usual number of coils (3-D takes some minutes), and what is missing."""
     sides = [nufft_sides.finufft_plain(problem, threads)]
     missing: list[str] = []
-    if problem.coils in (1, 32):
+    if problem.coils in (1, 32) or len(problem.shape) == 3:
         return sides, missing
     for name, make in nufft_sides.others(problem):
         try:
