@@ -19,6 +19,8 @@ from recon.errors import ReconError
 from recon.mrd.header import write_header
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
 from recon.scan import READOUT_HEAD, Encoding, Flag, Limit, Readouts, ScanHeader, Space, Trajectory
+from tests import tolerances
+from tests.laws import assert_near
 
 LINES, SAMPLES, COILS = 12, 20, 3  # unequal on purpose
 
@@ -70,6 +72,12 @@ def truth(readouts: Readouts) -> np.ndarray:
     axes = (1, 2)
     images = np.fft.fftshift(np.fft.ifftn(np.fft.ifftshift(kspace, axes), axes=axes, norm="ortho"), axes)
     return np.sqrt((np.abs(images) ** 2).sum(axis=0))
+
+
+def assert_true(pixels: np.ndarray, readouts: Readouts) -> None:
+    """`pixels` [y, x] are the image of one frame as exactly as single precision allows."""
+    coils, samples = readouts.samples.shape[1:]
+    assert_near(pixels, truth(readouts), tolerances.rss_image(len(readouts.head) * samples, coils))
 
 
 def frames(count: int, **sizes: int) -> list[Readouts]:

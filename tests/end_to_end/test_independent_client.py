@@ -68,8 +68,7 @@ def test_a_scan_and_its_images(server: Running) -> None:
     assert all(isinstance(answer, ismrmrd.Image) for answer in answers)
     images = sorted(answers, key=lambda image: image.repetition)
     for number, (image, readouts) in enumerate(zip(images, sent, strict=True)):
-        truth = scans.truth(readouts)
-        np.testing.assert_allclose(image.data[0, 0], truth, rtol=0, atol=1e-5 * truth.max())
+        scans.assert_true(image.data[0, 0], readouts)
         assert (image.repetition, image.slice, image.image_type) == (number, 0, ismrmrd.IMTYPE_MAGNITUDE)
         assert image.data.dtype == np.float32
         assert tuple(image.matrix_size) == (scans.SAMPLES, scans.LINES, 1)
