@@ -33,9 +33,9 @@ class CpuNufft:
 
     Used for both directions, any number of coils and frames, by several threads at once. Coils are dealt out to the
     threads of the team, each with FINUFFT to itself: unlike threads inside of FINUFFT they do not wait for each other,
-    and give the same bits every time; a lone image is faster on one thread too (measured). The normal operator is a convolution where `tuning` says that it is faster: its
-    point spread function is made with the first call and kept for the weights used last. A pickled plan is made again
-    from its points.
+    and give the same bits every time; a lone image is faster on one thread too (measured).
+    The normal operator is a convolution where `tuning` says that it is faster: its point spread function is made with
+    the first call and kept for the weights used last. A pickled plan is made again from its points.
     """
 
     def __init__(
