@@ -61,7 +61,7 @@ def measure_problem(problem: Problem, rounds: int, threads: int) -> tuple[list[R
 
 
 def available(problem: Problem, threads: int) -> tuple[list[Side], list[str]]:
-    """The other packages' sides, for 2-D and the usual number of coils (3-D takes minutes), and what is missing."""
+    """The other packages' sides, for 2-D and the usual coils (3-D takes them minutes), and what is missing."""
     sides = [nufft_sides.finufft_plain(problem, threads)]
     missing: list[str] = []
     if problem.coils in (1, 32) or len(problem.shape) == 3:
