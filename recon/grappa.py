@@ -1,7 +1,7 @@
 """Lines that were not measured, from their neighbours in all coils: GRAPPA (doi:10.1002/mrm.10171) in 2-D and 3-D.
 
 The measured lines (kz, ky) outside the calibration region form a lattice, whatever the acceleration along each axis
-and whatever the shift from one partition to the next (2D-CAIPIRINHA, doi:10.1002/mrm.20401). Each place inside the
+and whatever the shift from one partition to the next (2D CAIPIRINHA, doi:10.1002/mrm.20787). Each place inside the
 lattice's cell is one target with its own nearest sources. The weights are found in k-space and applied where the
 readout is already an image: the convolution along kx is there a product, done only for the voxels that are kept.
 """
@@ -56,7 +56,7 @@ class Weights:
     """`values` [target, coil, dx, coil', source]: how targets are made of sources, offsets from a lattice's line.
 
     k(line + target, kx)_c = Σ values · k(line + source, kx + dx)_c', dx = −⌊WIDTH/2⌋ … : all that a geometry factor
-    needs as well (doi:10.1002/mrm.22739).
+    needs as well.
     """
 
     targets: tuple[Offset, ...]

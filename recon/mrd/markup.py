@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from dataclasses import dataclass, field
 from typing import NoReturn
 from xml.parsers import expat
@@ -84,16 +85,22 @@ class _Builder:
         )
 
 
+_DECLARES_ASCII = re.compile(rb"""<\?xml[^>]*?encoding=["'](us-)?ascii["']""", re.IGNORECASE)
+
+
 def parse(data: bytes, document: Document, *, limits: MarkupLimits = MarkupLimits()) -> Node:
     """Root element of `data`; raises `document.error` for other XML than expected, LimitError for its size."""
     builder = _Builder(document, limits)
-    parser = expat.ParserCreate(namespace_separator="}")
+    trimmed = _trimmed(data)
+    # A common serialiser declares ASCII and writes UTF-8, of which ASCII is a part.
+    encoding = "utf-8" if _DECLARES_ASCII.match(trimmed) else None
+    parser = expat.ParserCreate(encoding, namespace_separator="}")
     parser.buffer_text = True
     parser.StartElementHandler, parser.EndElementHandler = builder.start, builder.end
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = parser.EntityDeclHandler = builder.refuse
     try:
-        parser.Parse(_trimmed(data), True)
+        parser.Parse(trimmed, True)
     except (expat.ExpatError, ValueError, LookupError) as fault:  # the latter two: encodings that Python cannot map
         raise document.error(f"{document.what} is not XML ({fault}): send a well-formed document") from fault
     root = next(iter(builder.top.children.values()))[0]
