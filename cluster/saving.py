@@ -27,6 +27,13 @@ def media_type(path: Path) -> str:
     return _TYPES[ending]
 
 
+def keep_apart(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise FileError where writing images to `out` would destroy raw data."""
+    for path in inputs:
+        if out.exists() and path.exists() and out.samefile(path):
+            raise FileError(f"{out} holds the raw data, images would replace them: choose another place for the images")
+
+
 @contextmanager
 def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
     """A file for the bytes of `path`'s media type; when all went well it gets its name, and `written` what came of it.

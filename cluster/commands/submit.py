@@ -17,7 +17,7 @@ from cluster.commands.remote import Subparsers, add_server, connect
 from cluster.events import Priority, State
 from cluster.exits import status_of
 from cluster.job import FailedError, ScanRecord
-from cluster.saving import media_type
+from cluster.saving import keep_apart, media_type
 from recon.errors import LostError, ReconError
 
 
@@ -56,6 +56,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.out is None:
         return
     media_type(args.out)
+    keep_apart(args.out, args.files)
     if args.no_wait:
         args.usage("--no-wait leaves before there are images, --out wants them: give one of the two")
     places = Counter(_place(args.out, path, several=len(args.files) > 1) for path in args.files)

@@ -173,6 +173,14 @@ def test_an_unknown_ending_is_status_2_before_any_work(tmp_path: Path, capsys: p
     )
 
 
+def test_images_never_replace_the_raw_data(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = tmp_path / "raw.h5"
+    raw.write_bytes(scan_file.read_bytes())
+    message = refused(capsys, raw, "--out", raw)
+    assert message == f"{raw} holds the raw data, images would replace them: choose another place for the images\n"
+    assert raw.read_bytes() == scan_file.read_bytes()
+
+
 @pytest.mark.parametrize("name", ["images.h5", "images.mrd", "images.png", "dicom"])
 def test_a_place_that_cannot_be_written_is_status_2(
     scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
