@@ -97,8 +97,8 @@ class Reception:
         if self.live.opened:
             self.desk.post(ScanReceived(self.live.record.id, complete, self.stream.frames, reason, failed))
             return
-        self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason=reason)
         self.desk.post(ScanRefused(word))
+        self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason=reason)
 
     def _open(self) -> None:
         live, stream = self.live, self.stream

@@ -152,13 +152,24 @@ class Loop:
         self._tick_s = tick_s
         self._ticked = clock()
         self._changed = threading.Condition()  # also guards the scheduler against who looks at it
+        self._coming = 0  # frames posted that the scheduler has not seen yet
         self.stage: Stage[Event] = Stage(
             "scheduler", self._step, after=self._tick, settle=self._abandon, capacity=capacity, tick_s=tick_s
         )
 
     def post(self, event: Event) -> None:
         """Tell the scheduler what happened; waits while its queue is full."""
-        self.stage.put(event)
+        self._count(event, 1)
+        try:
+            self.stage.put(event)
+        except RefusedError:
+            self._count(event, -1)
+            raise
+
+    def _count(self, event: Event, change: int) -> None:
+        if isinstance(event, FrameReady):
+            with self._changed:
+                self._coming += change
 
     def look(self) -> dict[str, Any]:
         """What waits and runs now, for people."""
@@ -167,10 +178,8 @@ class Loop:
 
     def wait_for_room(self, frames: int, *, timeout_s: float) -> bool:
         """Whether fewer than `frames` wait, within `timeout_s`: the way a full queue slows down who sends."""
-        if self._scheduler.waiting < frames:
-            return True
         with self._changed:
-            return self._changed.wait_for(lambda: self._scheduler.waiting < frames, timeout_s)
+            return self._changed.wait_for(lambda: self._scheduler.waiting + self._coming < frames, timeout_s)
 
     def _tick(self) -> None:
         now = self._clock()
@@ -180,6 +189,7 @@ class Loop:
 
     def _step(self, event: Event) -> None:
         with self._changed:
+            self._count(event, -1)
             commands = self._scheduler.handle(event, self._clock())
             self._changed.notify_all()
         self._effects.observe(event)

@@ -43,7 +43,7 @@ class Pipes:
     """A few large pipes for all connections: the kernel bounds the memory of one user's pipes."""
 
     def __init__(self) -> None:
-        self._free: queue.LifoQueue[Pipe] = queue.LifoQueue()
+        self._free: queue.LifoQueue[Pipe | None] = queue.LifoQueue()
         for _ in range(_PIPES):
             self._free.put(_make_pipe())
 
@@ -52,13 +52,17 @@ class Pipes:
         """An empty pipe."""
         pipe = self._free.get()
         try:
+            if pipe is None:
+                pipe = _make_pipe()
             yield pipe
         except BlockingIOError:
             raise  # nothing waited, so nothing is in the pipe
         except BaseException:
-            # Bytes of this scan may be in the pipe, whatever went wrong: no other scan must get them.
-            _close(pipe)
-            pipe = _make_pipe()
+            # Bytes of this scan may be in the pipe, whatever went wrong: no other scan must get them. The next borrower
+            # makes a new one: a closed pipe's numbers may belong to another file by then.
+            if pipe is not None:
+                _close(pipe)
+            pipe = None
             raise
         finally:
             self._free.put(pipe)
@@ -66,7 +70,8 @@ class Pipes:
     def close(self) -> None:
         """Close all pipes; none is borrowed any more."""
         while not self._free.empty():
-            _close(self._free.get())
+            if (pipe := self._free.get()) is not None:
+                _close(pipe)
 
 
 class Window:

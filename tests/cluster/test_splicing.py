@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +192,20 @@ def test_pipe_of_a_failure_is_not_lent_again() -> None:
             with pytest.raises(BlockingIOError):
                 os.read(pipe.outlet, 1)
         lent.append(pipe)
+    pipes.close()
+
+
+def test_pipe_that_cannot_be_replaced_is_never_lent_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its numbers may be another file's by then; once pipes can be made again, all eight are there again."""
+    pipes = Pipes()
+    with monkeypatch.context() as patched, pytest.raises(ValueError), pipes.borrow() as lost:
+        patched.setattr(splicing, "_make_pipe", lambda: pytest.fail("a pipe was made before one was needed"))
+        raise ValueError
+    with ExitStack() as borrowed:
+        lent = [borrowed.enter_context(pipes.borrow()) for _ in range(8)]
+        assert not any(pipe is lost for pipe in lent)
+        for pipe in lent:
+            os.fstat(pipe.inlet)  # raises where it is closed
     pipes.close()
 
 
