@@ -15,7 +15,7 @@ from recon.simulate.tissue import TISSUES, Tissue
 class Region:
     """A tissue filling an ellipse or ellipsoid `within` another region ("" for air).
 
-    `angle_deg` turns it from the first axis towards the second.
+    `angle_deg` turns it from the first axis towards the second; `velocity_cm_s` is that of its blood, towards the head.
     """
 
     name: str
@@ -24,6 +24,7 @@ class Region:
     center_mm: tuple[float, ...]
     radii_mm: tuple[float, ...]
     angle_deg: float = 0.0
+    velocity_cm_s: float = 0.0
 
 
 # Patient coordinates (LPS): x to the patient's left, y to the back, z to the top of the head.
@@ -89,9 +90,15 @@ def heart(signal: Callable[[Tissue], complex], contraction: float) -> Shapes:
 
 def fill(regions: Iterable[Region], signal: Callable[[Tissue], complex], *, around: Iterable[Region] = ()) -> Shapes:
     """Shapes that give each region its tissue's signal: a shape adds the difference to the region it lies within."""
+    return fill_regions(regions, lambda region: signal(TISSUES[region.tissue]), around=around)
+
+
+def fill_regions(
+    regions: Iterable[Region], signal: Callable[[Region], complex], *, around: Iterable[Region] = ()
+) -> Shapes:
+    """The same for a signal that depends on more than the tissue, such as the velocity."""
     regions = tuple(regions)
-    tissue = {region.name: region.tissue for region in (*around, *regions)}
-    bright = {name: signal(TISSUES[kind]) for name, kind in tissue.items()} | {"": 0j}
+    bright = {region.name: signal(region) for region in (*around, *regions)} | {"": 0j}
     return Shapes(
         np.array([region.center_mm for region in regions], np.float64),
         np.array([_semiaxes(region) for region in regions]),

@@ -169,6 +169,13 @@ def section(shapes: Shapes, geometry: Geometry) -> Shapes:
     return Shapes(np.array(centers), np.array(semiaxes), np.array([value for _, value in kept]), shapes.blur_mm)
 
 
+def met(shapes: Shapes, geometry: Geometry) -> NDArray[np.int64]:
+    """Which of the ellipsoids in patient coordinates the plane of `geometry` cuts, as `section` keeps them."""
+    local = seen_from(shapes, geometry)
+    cuts = [_cut(c, m) for c, m in zip(local.center, local.semiaxes, strict=True)]
+    return np.flatnonzero([cut is not None for cut in cuts])
+
+
 def _cut(center: Vector, semiaxes: Vector) -> tuple[Vector, Vector] | None:
     # Points w of the plane z = 0 with |B w + d| ≤ 1: the inverse of `semiaxes` maps the ellipsoid to the unit ball.
     inverse = np.linalg.inv(semiaxes)

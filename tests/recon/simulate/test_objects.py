@@ -7,12 +7,15 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from recon.simulate.anatomies import ANATOMIES, abdomen_regions
 from recon.simulate.objects import CHEST, HEAD, Region, chest, fill, head, heart, heart_regions, join
 from recon.simulate.phantom import density, inside
 from recon.simulate.tissue import TISSUES, Tissue
 
 STATES = (0.0, 0.35, 1.0)
 OBJECTS = {"head": HEAD} | {f"heart {state}": (*CHEST, *heart_regions(state)) for state in STATES}
+OBJECTS |= {f"{name} with vessels" if name == "head" else name: regions for name, regions in ANATOMIES.items()}
+OBJECTS |= {f"abdomen, breath {breath}": abdomen_regions(breath) for breath in (0.5, 1.0)}
 
 
 def signal(kind: Tissue) -> complex:

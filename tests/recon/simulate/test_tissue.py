@@ -5,7 +5,23 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from recon.simulate.tissue import TISSUES, Timing, balanced, gradient_echo, spin_echo
+from recon.simulate.tissue import (
+    GADOLINIUM,
+    TISSUES,
+    Timing,
+    balanced,
+    decay,
+    diffusion,
+    diffusivity,
+    enhanced,
+    gradient_echo,
+    inversion_recovery,
+    pulsed,
+    recovered,
+    shown,
+    spin_echo,
+    velocity_phase,
+)
 
 MATTER = TISSUES["white matter"]
 
@@ -74,3 +90,64 @@ def test_fresh_blood_has_not_met_a_pulse() -> None:
     assert abs(gradient_echo(blood, timing, fresh=1.0)) == pytest.approx(expected, rel=1e-12)
     half = (gradient_echo(blood, timing, fresh=1.0) + gradient_echo(blood, timing)) / 2
     assert gradient_echo(blood, timing, fresh=0.5) == pytest.approx(half, rel=1e-12)
+
+
+def test_inversion_recovery_against_bloch() -> None:
+    timing, ti, m = Timing(tr_ms=2500, te_ms=14, flip_deg=90), 320.0, np.array([0.0, 0, 1])
+    for _ in range(30):
+        m = relax(np.array([0, 0, -m[2]]), ti, MATTER.t1_ms, MATTER.t2_ms)
+        m = relax(turn_x(np.pi / 2) @ [0, 0, m[2]], timing.te_ms / 2, MATTER.t1_ms, MATTER.t2_ms)
+        m = relax(turn_x(np.pi) @ m, timing.te_ms / 2, MATTER.t1_ms, MATTER.t2_ms)
+        echo = np.hypot(m[0], m[1])
+        m = relax(m, timing.tr_ms - ti - timing.te_ms, MATTER.t1_ms, MATTER.t2_ms)
+    assert abs(inversion_recovery(MATTER, timing, ti)) == pytest.approx(MATTER.density * echo, rel=1e-12)
+
+
+def test_inversion_nulls_at_ln_2() -> None:
+    timing = Timing(tr_ms=1e6, te_ms=1e-6, flip_deg=90)
+    null = MATTER.t1_ms * np.log(2)
+    assert abs(inversion_recovery(MATTER, timing, null)) < 1e-9
+    assert inversion_recovery(MATTER, timing, null - 50).real < 0 < inversion_recovery(MATTER, timing, null + 50).real
+    assert inversion_recovery(MATTER, timing, 0.0).real == pytest.approx(-MATTER.density, rel=1e-6)
+
+
+def test_a_train_of_pulses_against_bloch() -> None:
+    heart, timing, along = TISSUES["heart"], Timing(tr_ms=3, te_ms=1.5, flip_deg=8), -0.9
+    seen = along
+    for pulses in range(200):
+        assert pulsed(along, heart, timing, pulses) == pytest.approx(seen, rel=1e-12)
+        seen = recovered(seen * np.cos(np.deg2rad(timing.flip_deg)), heart, timing.tr_ms)
+    steady = gradient_echo(heart, timing)
+    assert shown(pulsed(along, heart, timing, 100_000), heart, timing) == pytest.approx(steady, rel=1e-12)
+
+
+def test_decay_halves_after_ln_2_and_turns() -> None:
+    fat = TISSUES["fat"]
+    assert abs(decay(fat, fat.t2_star_ms * np.log(2))) == pytest.approx(0.5, rel=1e-12)
+    assert decay(fat, 0) == 1
+    assert np.angle(decay(fat, 5.0)) == pytest.approx(2 * np.pi * fat.offset_hz * 0.005, rel=1e-12)
+
+
+def test_diffusion_of_water_and_of_a_fibre() -> None:
+    assert diffusion(TISSUES["fluid"], 1000.0) == pytest.approx(np.exp(-3.0), rel=1e-12)  # free water at 37 °C
+    assert diffusion(MATTER, 0.0) == 1
+    tract = TISSUES["rising tract"]
+    along, across, between = (diffusivity(tract, g) for g in ((0, 0, 1), (0, 1, 0), (0.6, 0, 0.8)))
+    assert (along, across) == (tract.adc_mm2_s + tract.along_mm2_s, tract.adc_mm2_s)
+    assert between == pytest.approx(0.64 * along + 0.36 * across, rel=1e-12)  # gᵀDg
+
+
+def test_the_encoded_velocity_turns_by_half_a_circle() -> None:
+    assert velocity_phase(0.0, 80.0) == 1
+    assert velocity_phase(80.0, 80.0) == pytest.approx(-1, abs=1e-15)
+    assert np.angle(velocity_phase(-20.0, 80.0)) == pytest.approx(-np.pi / 4, rel=1e-12)
+
+
+def test_agent_adds_to_rates_in_proportion() -> None:
+    blood, agent = TISSUES["blood"], GADOLINIUM
+    assert enhanced(blood, 0.0).t1_ms == pytest.approx(blood.t1_ms, rel=1e-12)
+    for millimolar in (0.5, 5.0):
+        after = enhanced(blood, millimolar)
+        assert 1000 / after.t1_ms - 1000 / blood.t1_ms == pytest.approx(agent.r1 * millimolar, rel=1e-12)
+        assert 1000 / after.t2_ms - 1000 / blood.t2_ms == pytest.approx(agent.r2 * millimolar, rel=1e-12)
+        assert 1000 / after.t2_star_ms - 1000 / blood.t2_star_ms == pytest.approx(agent.r2_star * millimolar, rel=1e-12)
