@@ -288,6 +288,8 @@ def _framed(
         physiology_time_stamp=(first, second, third),
         measurement_uid=int(head["measurement_uid"]),
         sample_time_us=float(head["sample_time_us"]),
+        user_int=tuple(head["user_int"].tolist()),
+        user_float=tuple(head["user_float"].tolist()),
     )
 
 

@@ -14,6 +14,7 @@ from recon.assemble import Assembler, FrameIndex, is_calibration
 from recon.cache import Cache
 from recon.errors import ScanError
 from recon.gather import gather, select
+from recon.labels import attributes, labels_of
 from recon.methods import METHODS, Workbench, choose
 from recon.methods.null import NULL
 from recon.prepare import whitening
@@ -116,4 +117,5 @@ def _blame(runs: Iterable[Readouts]) -> ScanError:
 
 def _finished(image: Image, header: ScanHeader) -> Image:
     provenance = replace(image.provenance, version=__version__)
-    return replace(image, patient_position=header.patient_position, provenance=provenance)
+    said = {**image.attributes, **attributes(labels_of(header, image))}
+    return replace(image, attributes=said, patient_position=header.patient_position, provenance=provenance)

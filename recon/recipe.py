@@ -38,7 +38,7 @@ class Parameter:
 
 PARAMETERS: Mapping[str, Parameter] = {
     "combine": Parameter("rss", choices=("rss", "adaptive")),
-    "output": Parameter("magnitude", choices=("magnitude", "complex", "phase")),
+    "output": Parameter("magnitude", choices=("magnitude", "complex", "phase", "real")),
     "oversampling": Parameter("remove", choices=("remove", "keep")),
     "whiten": Parameter(True),
     "trajectory_unit": Parameter("cycles/voxel", choices=("cycles/voxel", "cycles/fov", "1/m")),

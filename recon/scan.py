@@ -174,6 +174,14 @@ class Encoding:
 
 
 @dataclass(frozen=True, slots=True)
+class Diffusion:
+    """One diffusion weighting: `b_s_mm2` s/mm² along the unit vector `direction` (LPS; zeros where there is none)."""
+
+    b_s_mm2: float
+    direction: Vector3 = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
 class ScanHeader:
     """What the MRD header says of a scan; `xml` is the header exactly as received."""
 
@@ -185,6 +193,8 @@ class ScanHeader:
     ti_ms: tuple[float, ...] = ()
     flip_angle_deg: tuple[float, ...] = ()
     echo_spacing_ms: tuple[float, ...] = ()
+    diffusion: tuple[Diffusion, ...] = ()
+    diffusion_dimension: str = ""  # the counter that numbers `diffusion`
     field_t: float | None = None
     frequency_hz: float | None = None
     relative_noise_bandwidth: float | None = None
@@ -298,6 +308,8 @@ class Frame:
     physiology_time_stamp: tuple[int, int, int] = (0, 0, 0)
     measurement_uid: int = 0
     sample_time_us: float = 0.0
+    user_int: tuple[int, ...] = (0,) * 8  # of the first readout, whatever the sequence put there
+    user_float: tuple[float, ...] = (0.0,) * 8
     warnings: tuple[str, ...] = ()
 
 
@@ -349,6 +361,8 @@ class Image:
     time_stamp: int = 0
     physiology_time_stamp: tuple[int, int, int] = (0, 0, 0)
     measurement_uid: int = 0
+    user_int: tuple[int, ...] = (0,) * 8
+    user_float: tuple[float, ...] = (0.0,) * 8
     comments: tuple[str, ...] = ()  # warnings a reader of the image must see
     attributes: Mapping[str, str] = field(default_factory=dict)
     provenance: Provenance = Provenance()

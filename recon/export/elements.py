@@ -10,6 +10,7 @@ import numpy as np
 from recon.export.parts import STORED_MAX, Plane
 from recon.export.place import first_voxel, voxel_axes
 from recon.export.uids import Uids, name_plane
+from recon.labels import Labels, labels_of
 from recon.lines import is_cartesian
 from recon.scan import TICK_MS, Encoding, Image, Quantity, ScanHeader, Trajectory
 
@@ -154,7 +155,7 @@ def _timing(plane: Plane, header: ScanHeader) -> Elements:
     """Clock time, place among repetitions, delay after the heart's trigger; absent where the scan gave none."""
     image = plane.image
     repetitions, phases = (_count(header, image, name) for name in ("repetition", "phase"))
-    clock = _clock(image.time_stamp)
+    clock, delay = _clock(image.time_stamp), image.physiology_time_stamp[0]
     return {
         "ContentDate": _date(header.study.get("studyDate", "")) or None,
         "ContentTime": clock,
@@ -162,7 +163,7 @@ def _timing(plane: Plane, header: ScanHeader) -> Elements:
         "AcquisitionTime": clock,
         "TemporalPositionIdentifier": image.counters.repetition + 1 if repetitions > 1 else None,
         "NumberOfTemporalPositions": repetitions if repetitions > 1 else None,
-        "TriggerTime": _decimal(image.physiology_time_stamp[0] * TICK_MS) if phases > 1 else None,
+        "TriggerTime": _decimal(delay * TICK_MS) if phases > 1 or delay else None,
         "CardiacNumberOfImages": phases if phases > 1 else None,
     }
 
@@ -186,22 +187,35 @@ def _place(plane: Plane) -> Elements:
 def _acquisition(plane: Plane, header: ScanHeader) -> Elements:
     image = plane.image
     encoding = _encoding(header, image)
-    contrast = image.counters.contrast
-    inversion = _pick(header.ti_ms, contrast)
+    contrast, labels = image.counters.contrast, labels_of(header, image)
     return {
-        "ScanningSequence": _sequence(encoding, inverted=bool(inversion)),
+        "ScanningSequence": _sequence(encoding, inverted=bool(labels.ti_ms)),
         "SequenceVariant": "NONE",
         "ScanOptions": "CG" if _count(header, image, "phase") > 1 else "",  # cardiac gating: the header counts phases
         "MRAcquisitionType": "3D" if image.pixels.shape[1] > 1 else "2D",
-        "RepetitionTime": _decimal(_pick(header.tr_ms, contrast)) or "",
-        "EchoTime": _decimal(_pick(header.te_ms, contrast)) or "",
-        "InversionTime": _decimal(inversion),
+        "RepetitionTime": _decimal(labels.tr_ms) or "",
+        "EchoTime": _decimal(labels.te_ms) or "",
+        "InversionTime": _decimal(labels.ti_ms),
         "EchoNumbers": contrast + 1,
         "EchoTrainLength": encoding.echo_train_length if encoding else "",
-        "FlipAngle": _decimal(_pick(header.flip_angle_deg, contrast)),
+        "FlipAngle": _decimal(labels.flip_deg),
         "MagneticFieldStrength": _decimal(header.field_t),
         "ImagingFrequency": _decimal(header.frequency_hz and header.frequency_hz / 1e6),
         "InPlanePhaseEncodingDirection": "COL" if encoding and is_cartesian(encoding) else None,
+    } | _weighting(labels)
+
+
+def _weighting(labels: Labels) -> Elements:
+    """Diffusion and velocity: of the enhanced MR image's modules, which a plain one may carry as an extension."""
+    weighting, venc = labels.diffusion, labels.venc_cm_s
+    directed = bool(weighting and any(weighting.direction))
+    return {
+        "DiffusionBValue": weighting and weighting.b_s_mm2,
+        "DiffusionDirectionality": ("DIRECTIONAL" if directed else "NONE") if weighting else None,
+        "DiffusionGradientOrientation": list(weighting.direction) if weighting and directed else None,
+        "VelocityEncodingDirection": list(labels.velocity_direction) if labels.velocity_direction else None,
+        "VelocityEncodingMinimumValue": None if venc is None else -venc,
+        "VelocityEncodingMaximumValue": venc,
     }
 
 
@@ -243,13 +257,6 @@ def _count(header: ScanHeader, image: Image, counter: str) -> int:
     encoding = _encoding(header, image)
     limit = encoding.limits.get(counter) if encoding else None
     return limit.maximum - limit.minimum + 1 if limit else 1
-
-
-def _pick(values: tuple[float, ...], number: int) -> float | None:
-    """The value for contrast `number`: a single one holds for all, a missing one is not guessed."""
-    if len(values) == 1:
-        return values[0]
-    return values[number] if number < len(values) else None
 
 
 def _clock(time_stamp: int) -> str | None:

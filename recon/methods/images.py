@@ -35,6 +35,8 @@ def image_of(
         time_stamp=frame.time_stamp,
         physiology_time_stamp=frame.physiology_time_stamp,
         measurement_uid=frame.measurement_uid,
+        user_int=frame.user_int,
+        user_float=frame.user_float,
         comments=frame.warnings + comments,
         attributes={"ReconRecipe": recipe.to_json()},
         provenance=Provenance(method=recipe.method, recipe_hash=recipe.hash),
@@ -46,6 +48,8 @@ def _output(pixels: Pixels, output: str) -> tuple[Pixels, Quantity, str]:
         return pixels.astype(np.complex64, copy=False), Quantity.COMPLEX, "arbitrary"
     if output == "phase":
         return np.angle(pixels).astype(np.float32, copy=False), Quantity.PHASE, "radian"
+    if output == "real":
+        return pixels.real.astype(np.float32), Quantity.REAL, "arbitrary"
     magnitude = np.abs(pixels) if np.iscomplexobj(pixels) else pixels
     return magnitude.astype(np.float32, copy=False), Quantity.MAGNITUDE, "arbitrary"
 

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 from recon.errors import HeaderError, LimitError
 from recon.mrd import markup
 from recon.mrd.markup import Node
-from recon.scan import COUNTERS, Encoding, Limit, ScanHeader, Shape3, Space, Trajectory, Vector3
+from recon.scan import COUNTERS, Diffusion, Encoding, Limit, ScanHeader, Shape3, Space, Trajectory, Vector3
 
 Value = TypeVar("Value")
 
@@ -60,6 +60,7 @@ def parse_header(xml: bytes, *, limits: HeaderLimits = HeaderLimits()) -> ScanHe
         **_conditions(root),  # type: ignore[arg-type]
         **_measurement(root),  # type: ignore[arg-type]
         **_sequence(root.first("sequenceParameters")),  # type: ignore[arg-type]
+        **_weighted(root.first("sequenceParameters") or Node("")),  # type: ignore[arg-type]
     )
 
 
@@ -98,6 +99,23 @@ def _sequence(node: Node | None) -> dict[str, tuple[float, ...]]:
         "echo_spacing_ms": "echo_spacing",
     }
     return {key: tuple(_real(n.text, name) for n in node.all(name)) if node else () for key, name in names.items()}
+
+
+def _weighted(node: Node) -> dict[str, object]:
+    """Diffusion: the schema's rl, ap and fh point to the left, to the back and to the head, as LPS does."""
+    entries = [
+        Diffusion(
+            _real(_require(entry, "bvalue", where="diffusion").text, "bvalue"),
+            _direction(_require(entry, "gradientDirection", where="diffusion")),
+        )
+        for entry in node.all("diffusion")
+    ]
+    return {"diffusion": tuple(entries), "diffusion_dimension": _text(node, "diffusionDimension")}
+
+
+def _direction(node: Node) -> Vector3:
+    x, y, z = (_real(_require(node, axis, where="gradientDirection").text, axis) for axis in ("rl", "ap", "fh"))
+    return x, y, z
 
 
 def _user(node: Node | None) -> dict[str, float | str]:
@@ -296,6 +314,11 @@ def _timed(header: ScanHeader) -> Content:
         "TI": header.ti_ms,
         "flipAngle_deg": header.flip_angle_deg,
         "echo_spacing": header.echo_spacing_ms,
+        "diffusionDimension": header.diffusion_dimension,
+        "diffusion": [
+            {"gradientDirection": dict(zip(("rl", "ap", "fh"), entry.direction, strict=True)), "bvalue": entry.b_s_mm2}
+            for entry in header.diffusion
+        ],
     }
 
 

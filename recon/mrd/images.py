@@ -99,6 +99,7 @@ def image_head(image: Image, *, attribute_bytes: int) -> np.void:
         head[name] = getattr(image.counters, name)
     head["acquisition_time_stamp"], head["physiology_time_stamp"] = image.time_stamp, image.physiology_time_stamp
     head["measurement_uid"], head["image_type"] = image.measurement_uid, image.quantity.value
+    head["user_int"], head["user_float"] = image.user_int, image.user_float
     head["image_index"], head["image_series_index"] = image.index % 65536, image.series
     head["attribute_string_len"] = attribute_bytes
     return cast(np.void, head[()])
@@ -171,6 +172,8 @@ def to_image(head: np.void, attributes: bytes, *, pixels: NDArray[np.generic], w
         time_stamp=int(head["acquisition_time_stamp"]),
         physiology_time_stamp=(first, second, third),
         measurement_uid=int(head["measurement_uid"]),
+        user_int=tuple(head["user_int"].tolist()),
+        user_float=tuple(head["user_float"].tolist()),
         **_described(meta),  # type: ignore[arg-type]
     )
 

@@ -99,8 +99,9 @@ def test_numbers_may_come_as_texts() -> None:
     )
 
 
-def test_an_output_with_phase_takes_the_adaptive_combination() -> None:
-    assert Recipe("fft", {"output": "phase"})["combine"] == "adaptive"
+@pytest.mark.parametrize("output", ["phase", "complex", "real"])
+def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> None:
+    assert Recipe("fft", {"output": output})["combine"] == "adaptive"
 
 
 @pytest.mark.parametrize(

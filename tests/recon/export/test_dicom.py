@@ -18,7 +18,7 @@ import pytest
 
 from recon.errors import FileError, ReconError
 from recon.export.dicom import stream_zip, to_dicom, write_folder
-from recon.scan import Counters, Geometry, Image, Quantity, ScanHeader
+from recon.scan import Counters, Diffusion, Geometry, Image, Quantity, ScanHeader
 from tests.recon.export.builders import header, image, oblique
 
 
@@ -42,6 +42,8 @@ def complex_volume() -> np.ndarray:
 
 
 NOWHERE = Geometry((0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+WEIGHTED = {"diffusion": (Diffusion(0.0), Diffusion(1000.0, (0.6, -0.8, 0.0))), "diffusion_dimension": "set"}
+VELOCITY = {"VelocityEncoding_1": 80.0, "VelocityEncodingDirection_1": "0 0 1"}
 CASES = {
     "magnitude": (image(), header()),
     "empty header": (image(), ScanHeader(b"", ())),
@@ -53,6 +55,9 @@ CASES = {
     "no directions": (image(geometry=NOWHERE), header()),
     "cine": (image(counters=Counters(phase=2), physiology_time_stamp=(40, 0, 0)), header(phases=20)),
     "repetitions": (image(counters=Counters(repetition=2), time_stamp=14_400_000), header(repetitions=5)),
+    "diffusion": (image(counters=Counters(set=1)), header(**WEIGHTED)),
+    "no diffusion": (image(), header(**WEIGHTED)),
+    "velocity": (image(counters=Counters(set=1), quantity=Quantity.PHASE), header(user=VELOCITY)),
     "inversion": (image(counters=Counters(contrast=1)), header(ti_ms=(50.0, 150.0))),
     "warnings": (image(comments=("undersampled", "täble moved\\twice")), header(patient_position="FFDL")),
 }
@@ -268,3 +273,13 @@ def test_without_pydicom_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
     assert str(caught.value) == (
         "DICOM output needs the package pydicom, which is not installed: install the extra [dicom] or choose .h5"
     )
+
+
+def test_weightings_are_told() -> None:
+    strong, none, fast = (only(*CASES[name]) for name in ("diffusion", "no diffusion", "velocity"))
+    assert (strong.DiffusionBValue, strong.DiffusionGradientOrientation) == (1000.0, [0.6, -0.8, 0.0])
+    assert (none.DiffusionBValue, "DiffusionGradientOrientation" in none) == (0.0, False)
+    assert (fast.VelocityEncodingMinimumValue, fast.VelocityEncodingMaximumValue) == (-80.0, 80.0)
+    assert fast.VelocityEncodingDirection == [0, 0, 1]
+    assert only(image(physiology_time_stamp=(40, 0, 0)), header()).TriggerTime == 100
+    assert "DiffusionBValue" not in only(image(), header())

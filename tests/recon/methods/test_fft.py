@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from recon.errors import RecipeError
 from recon.methods import METHODS
 from recon.methods.fft import unmeasured
-from recon.scan import Calibration, Shape3, Trajectory
+from recon.mrd.images import image_head
+from recon.scan import Calibration, Quantity, Shape3, Trajectory
 from tests.recon.methods.phantoms import (
     blob,
     blob_kspace,
@@ -132,3 +133,13 @@ def test_what_a_frame_needs_grows_with_coils_and_matrix() -> None:
             assert method.bytes_needed(small, 8) < method.bytes_needed(small, 32) < method.bytes_needed(large, 32)
             assert method.cost(small, 8) < method.cost(small, 32) < method.cost(large, 32)
             assert method.bytes_needed(large, 32) >= 8 * 32 * 128 * 128
+
+
+def test_the_parts_of_an_image_are_those_of_its_complex_pixels() -> None:
+    frame = frame_of(np.complex64(1j) * gaussian((1, 24, 32), (0, 3, -5)))
+    whole, real, phase, size = (image_by("fft", frame, output=o) for o in ("complex", "real", "phase", "magnitude"))
+    np.testing.assert_array_equal(real.pixels, whole.pixels.real)
+    np.testing.assert_array_equal(phase.pixels, np.angle(whole.pixels))
+    kinds = [image.quantity for image in (whole, real, phase, size)]
+    assert kinds == [Quantity.COMPLEX, Quantity.REAL, Quantity.PHASE, Quantity.MAGNITUDE]
+    assert [int(image_head(image, attribute_bytes=0)["image_type"]) for image in (whole, real, phase)] == [5, 3, 2]
