@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod, sqrt
 
+import numpy as np
+
 from kernels.contract import Complex, Kernels, NufftPlan, Real
 
 Apply = Callable[[Complex], Complex]
@@ -57,6 +59,34 @@ def nufft_sense(kernels: Kernels, plan: NufftPlan, maps: Complex, *, density: Re
         return plan.normal(image, weights=weights, maps=maps) * (1 / voxels)
 
     return Operator(forward, adjoint, normal)
+
+
+def soft_sense(kernels: Kernels, maps: Complex, sampled: Real, *, axes: int) -> Operator:
+    """Images [set, *grid] ↔ k-space [coil, *grid]: as `cartesian_sense`, with one image for each of `maps`' sets.
+
+    `maps` are [set, coil, *grid]; k-space is the sum over sets (doi:10.1002/mrm.24751).
+    """
+
+    def forward(images: Complex) -> Complex:
+        return kernels.fft(expand_sets(kernels, images, maps), axes=axes) * sampled
+
+    def adjoint(kspace: Complex) -> Complex:
+        return combine_sets(kernels, kernels.ifft(kspace * sampled, axes=axes), maps)
+
+    return Operator(forward, adjoint, lambda images: adjoint(forward(images)))
+
+
+def expand_sets(kernels: Kernels, images: Complex, maps: Complex) -> Complex:
+    """Coil images [coil, *grid]: the sum over sets of images [set, *grid] seen by maps [set, coil, *grid]."""
+    total = kernels.expand(images[0], maps[0])
+    for image, own in zip(images[1:], maps[1:], strict=True):
+        total = total + kernels.expand(image, own)
+    return total
+
+
+def combine_sets(kernels: Kernels, coils: Complex, maps: Complex) -> Complex:
+    """One combination [set, *grid] of coil images [coil, *grid] for each set of maps [set, coil, *grid]."""
+    return np.stack([kernels.combine(coils, own) for own in maps])
 
 
 def regularised(normal: Apply, strength: float) -> Apply:

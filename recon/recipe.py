@@ -46,17 +46,30 @@ PARAMETERS: Mapping[str, Parameter] = {
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
+    "sets": Parameter(1, minimum=1, maximum=4),
+    "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
+    "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
 }
 
 _COMMON = ("output", "oversampling", "whiten")
+_SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
 METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit"),
     "fft": (*_COMMON, "combine"),
     "grappa": (*_COMMON, "combine"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
-    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps"),
+    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps", "sets"),
+    "l1-wavelet": (*_COMMON, *_SPARSE),
+    "tv": (*_COMMON, *_SPARSE),
     "null": (),
 }
+# Where a method's default differs from the usual one of PARAMETERS.
+METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {"l1-wavelet": {"iterations": 30}, "tv": {"iterations": 30}}
+
+
+def default_of(method: str, name: str) -> Value:
+    """What the parameter `name` is where a recipe for `method` does not say."""
+    return METHOD_DEFAULTS.get(method, {}).get(name, PARAMETERS[name].default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,14 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
             raise RecipeError(
                 f"the parameter {_shown(name)} is unknown to the method {method}, which has {known}: leave it out"
             )
-    values = {name: _valid(name, given.get(name, PARAMETERS[name].default)) for name in sorted(names)}
+    values = {name: _valid(name, given.get(name, default_of(method, name))) for name in sorted(names)}
+    if values.get("maps") == "walsh" and values.get("sets") != 1:
+        raise RecipeError(f"sets is {values['sets']}, but maps walsh makes one set: ask for maps espirit or sets 1")
+    if values.get("sets", 1) != 1 and values["output"] != "magnitude":
+        raise RecipeError(
+            f"sets is {values['sets']}, whose images are combined without phase, but output is {values['output']}:"
+            " ask for output magnitude or sets 1"
+        )
     return _combined(values, chosen="combine" in given)
 
 
@@ -217,7 +237,7 @@ def _named(name: object) -> Recipe:
 
 def _override(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
     """`recipe` with `values` put on top; only what differs from a default counts as chosen."""
-    kept = {name: value for name, value in recipe.parameters.items() if value != PARAMETERS[name].default}
+    kept = {name: value for name, value in recipe.parameters.items() if value != default_of(recipe.method, name)}
     return replace(recipe, parameters=kept | dict(values)) if values else recipe  # type: ignore[arg-type]
 
 

@@ -8,7 +8,7 @@ import pytest
 import kernels
 from kernels.contract import Complex, Real
 from kernels.geometry import density_pipe_menon
-from recon.operators import cartesian_sense, nufft_sense, regularised
+from recon.operators import cartesian_sense, nufft_sense, regularised, soft_sense
 from recon.solve import cg
 from tests import tolerances
 from tests.cases import cartesian, spokes, uniform
@@ -36,6 +36,19 @@ def test_cartesian_laws(grid: tuple[int, int, int], coils: int, axes: int | None
     assert_adjoint(sense.forward, sense.adjoint, image, kspace, tolerances.ADJOINT)
     assert_linear(sense.forward, image, noise(RNG, grid), tolerances.linear(300) + tolerances.sum_of(1))
     assert_normal(sense.normal, sense.forward, sense.adjoint, image, tolerances.NORMAL)
+
+
+@pytest.mark.parametrize("sets", [1, 2])
+def test_several_sets_of_maps(sets: int) -> None:
+    grid = (4, 6, 5)
+    maps = noise(RNG, (sets, 3, *grid))
+    sense = soft_sense(CPU, maps, every(2, grid), axes=2)
+    images, kspace = noise(RNG, (sets, *grid)), noise(RNG, (3, *grid))
+    assert_adjoint(sense.forward, sense.adjoint, images, kspace, tolerances.ADJOINT)
+    assert_normal(sense.normal, sense.forward, sense.adjoint, images, tolerances.NORMAL)
+    alone = [cartesian_sense(CPU, own, every(2, grid), axes=2) for own in maps]
+    expected = np.sum([one.forward(image) for one, image in zip(alone, images, strict=True)], axis=0)
+    assert_near(sense.forward(images), expected, tolerances.sum_of(2 * sets))
 
 
 @pytest.mark.parametrize("coils", [1, 3, 8])

@@ -29,6 +29,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
             values[name] = draw(st.floats(parameter.minimum, parameter.maximum))
     if values.get("output", "magnitude") != "magnitude":
         values.pop("combine", None)
+    if values.get("output", "magnitude") != "magnitude" or values.get("maps") == "walsh":
+        values.pop("sets", None)
     return Recipe(method, values)
 
 
@@ -69,7 +71,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(name)
     message = str(caught.value)
-    assert "is unknown, expected one of auto, fft, grappa, gridding, cg-sense, null" in message
+    assert "is unknown, expected one of auto, fft, grappa, gridding, cg-sense, l1-wavelet, tv, null" in message
     assert len(message) < 600
 
 
@@ -107,7 +109,7 @@ def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> Non
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("grappa9", {}, "the method is 'grappa9', expected one of auto, fft, grappa, gridding, cg-sense, null"),
+        ("grappa9", {}, "the method is 'grappa9', expected one of auto, fft, grappa, gridding, cg-sense, l1-wavelet"),
         ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has combine, output,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
         ("fft", {"combine": "sum"}, "the parameter combine is 'sum', expected one of rss, adaptive"),
@@ -146,3 +148,20 @@ def test_a_text_that_makes_no_sense_is_refused(text: str, message: str) -> None:
 def test_a_list_is_no_recipe() -> None:
     with pytest.raises(RecipeError, match="the JSON text is \\[1\\], expected an object"):
         apply_text(Recipe(), "[1]")
+
+
+def test_defaults_are_the_methods_own() -> None:
+    assert (Recipe("cg-sense")["iterations"], Recipe("l1-wavelet")["iterations"]) == (10, 30)
+    assert resolve("l1-wavelet", {"strength": 2}) == Recipe("l1-wavelet", {"strength": 2.0, "iterations": 30})
+    assert resolve('{"method": "tv", "parameters": {"iterations": 10}}', {"strength": 2})["iterations"] == 10
+
+
+def test_several_sets_of_maps_need_espirit_and_have_no_phase() -> None:
+    with pytest.raises(RecipeError) as caught:
+        Recipe("cg-sense", {"sets": 2, "maps": "walsh"})
+    assert str(caught.value) == "sets is 2, but maps walsh makes one set: ask for maps espirit or sets 1"
+    with pytest.raises(RecipeError) as caught:
+        Recipe("tv", {"sets": 2, "output": "phase"})
+    assert str(caught.value) == (
+        "sets is 2, whose images are combined without phase, but output is phase: ask for output magnitude or sets 1"
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kernels.contract import Complex
 from recon.errors import ScanError
 from recon.gather import gather, select
 from recon.mrd.hdf5 import read_scan
@@ -93,12 +94,50 @@ def test_whitening_mixes_the_coils_before_all_else() -> None:
     assert distance(white.pixels, image_by("cg-sense", frame_of(mixed)).pixels) < bound
 
 
+def folded(kspace: Complex, lines: int) -> Complex:
+    """K-space of the central `lines` lines' field of view [coil, 1, ky, kx]: what is outside folds onto the inside."""
+    image = CPU.ifft(kspace, axes=2)
+    start = (kspace.shape[2] - lines) // 2
+    inside = image[:, :, start : start + lines].copy()
+    inside[:, :, lines - start :] += image[:, :, :start]
+    inside[:, :, :start] += image[:, :, start + lines :]
+    return CPU.fft(inside, axes=2)
+
+
+def test_two_sets_of_maps_unfold_what_is_larger_than_the_field_of_view() -> None:
+    """The object spans more than the 56 lines: in the overlap one set must fail, and two sets hold both parts."""
+    simulated = measured("brain-se", 96, noise=0)
+    frames, _ = frames_of(simulated.scan)
+    whole = gather(simulated.scan.header, select(simulated.scan.readouts, frames[0].rows)).kspace
+    kspace = folded(CPU.fft(CPU.ifft(whole, axes=1, crop=(96,)), axes=1), 56)
+    sampled = (np.arange(56) % 2 == 0) | (abs(np.arange(56) - 28) <= 12)
+    truth = CPU.rss(CPU.ifft(kspace, axes=2))
+    errors = [
+        distance(image_by("cg-sense", frame_of(kspace, sampled=sampled[None]), sets=sets).pixels[0], truth)
+        for sets in (1, 2)
+    ]
+    assert errors[1] < tolerances.HALVED * errors[0]
+
+
+def test_more_sets_than_coils_are_refused() -> None:
+    with pytest.raises(ScanError) as caught:
+        image_by("cg-sense", frame_of(noise_kspace((2, 1, 32, 32))), sets=3)
+    assert str(caught.value) == ("sets is 3, the scan has 2 coils: ask for at most as many sets as there are coils")
+
+
+def test_two_sets_work_for_trajectories_too() -> None:
+    simulated = simulate("heart-radial", seed=3, coils=4, matrix=48, repetitions=1)
+    one, two = (error(simulated, simulated.scan, "cg-sense", iterations=5, sets=sets) for sets in (1, 2))
+    assert two <= tolerances.HEARTS
+    assert one != two
+
+
 def test_a_centre_too_small_for_maps_is_refused() -> None:
     sampled = np.arange(64)[None] % 2 == 0
     with pytest.raises(ScanError) as caught:
         image_by("cg-sense", frame_of(noise_kspace((2, 1, 64, 64)), sampled=sampled))
     assert str(caught.value) == (
-        "cg-sense finds 1 fully sampled lines at the centre of kspace_encode_step_1, expected at least 8 for coil maps:"
+        "1 lines are fully sampled at the centre of kspace_encode_step_1, expected at least 8 for coil maps:"
         " measure calibration lines or use fft"
     )
 

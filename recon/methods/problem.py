@@ -1,0 +1,203 @@
+"""Undersampled k-space as a linear problem: coil maps from its own centre, the normal operator and its right side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kernels.contract import Complex, Kernels, Real
+from recon.errors import ScanError
+from recon.espirit import CROP, espirit
+from recon.grappa import centre_of
+from recon.methods.combine import check_finite, maps_from, whitened
+from recon.methods.grids import Pixels, Target, inner, interpolation, resize
+from recon.methods.hybrid import hybrid, middle, region
+from recon.methods.method import Workbench
+from recon.methods.sampling import sampling_of
+from recon.operators import Apply, cartesian_sense, combine_sets, expand_sets, soft_sense
+from recon.recipe import Recipe
+from recon.scan import Calibration, Frame, Shape3
+
+CENTRE_LINES = 24  # of k-space along each axis make the images that coil maps come from
+FEWEST_LINES = 8  # in an undersampled direction
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """Find x with normal(x) = `rhs`, both [*grid], or [set, *grid] where several sets of maps each have an image.
+
+    `axes` is how many of the last axes are the grid's; `share` is the part of the grid's lines that were measured, 1
+    without a grid. `pixels` turns x into [z, y, x] of the part inside the encoded field of view; of several sets it is
+    the root sum of squares. Eigenvalues of `normal` are at most 1 where `bounded`.
+    """
+
+    normal: Apply
+    rhs: Complex
+    axes: int
+    pixels: Callable[[Complex], Pixels]
+    share: float
+    bounded: bool
+
+
+def problem_of(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
+    """The problem that `frame` is; raises ScanError where the centre of k-space is too small for maps."""
+    make = _cartesian if frame.trajectory is None else _non_cartesian
+    return make(frame, target, calibration, recipe, workbench)
+
+
+def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
+    """Each x is a problem of its own in (kz, ky): the transform along x happens once, before iterating."""
+    assert frame.sampled is not None
+    kernels = workbench.kernels
+    sampled = resize(frame.sampled[..., None], (*target.full[:2], 1))[..., 0]
+    kspace = hybrid(resize(frame.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
+    axes = 1 if sampled.shape[0] == 1 else 2
+    maps = _cartesian_maps(kspace, sampled, recipe, kernels)
+    flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
+    mask = sampled.reshape(flat[2:]).astype(np.float32)
+    if len(maps) == 1:
+        sense = cartesian_sense(kernels, maps[0].reshape(flat), mask, axes=axes)
+    else:
+        sense = soft_sense(kernels, maps.reshape(-1, *flat), mask, axes=axes)
+    whole = target.full != frame.encoding.encoded.matrix
+    scale = interpolation(frame.encoding, target) if whole else np.float32(1)
+
+    def pixels(image: Complex) -> Pixels:
+        one = _one_image(image, axes + 1).reshape(kspace.shape[1:])
+        return resize(np.moveaxis(one if scale == 1 else one * scale, 0, -1), inner(target))
+
+    return Problem(
+        sense.normal, sense.adjoint(kspace.reshape(flat)), axes + 1, pixels, float(sampled.mean()), bounded=True
+    )
+
+
+def _one_image(image: Complex, axes: int) -> Pixels:
+    """[*grid] of x: as it is, or the root sum of squares over sets."""
+    if image.ndim == axes:
+        return image
+    total: Real = np.sqrt((image.real**2 + image.imag**2).sum(axis=0))
+    return total
+
+
+def _cartesian_maps(kspace: Complex, sampled: Mask, recipe: Recipe, kernels: Kernels) -> Complex:
+    """Maps [set, coil, x, z, y] from the fully sampled centre of hybrid k-space [coil, x, kz, ky]."""
+    if recipe["maps"] == "walsh":
+        return maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=1 if sampled.shape[0] == 1 else 2))[None]
+    box = centre_of(sampled)
+    _check_centre(sampled, *(side.stop - side.start for side in box))
+    _, x, z, y = kspace.shape
+    calibration = middle(region(kspace, box, kernels), CENTRE_LINES)
+    maps = espirit_maps(calibration, (z, y, x), sets=int(recipe.number("sets")))
+    return np.ascontiguousarray(np.moveaxis(maps, -1, 2))
+
+
+def espirit_maps(calibration: Complex, grid: Shape3, *, sets: int) -> Complex:
+    """Maps [set, coil, z, y, x]: the first of unit norm, where there is no object too, so that what lies there is seen.
+
+    Further sets are zero where the eigenvalue says that nothing overlaps there.
+    """
+    check_finite(calibration)
+    if sets > len(calibration):
+        raise ScanError(
+            f"sets is {sets}, the scan has {len(calibration)} coils: ask for at most as many sets as there are coils"
+        )
+    maps, values = espirit(calibration, grid, sets=sets, crop=0)
+    maps[1:] *= (values[1:] >= CROP)[:, np.newaxis]
+    return maps
+
+
+def _centre_window(sampled: Mask) -> Real:
+    """A smooth window [kz, ky] over the fully sampled box round the centre; raises ScanError where it is too small."""
+    half_z, half_y = _centre_box(sampled)
+    _check_centre(sampled, 2 * half_z, 2 * half_y)
+    nz, ny = sampled.shape
+    window: Real = np.outer(_bell(nz, half_z), _bell(ny, half_y)).astype(np.float32)
+    return window
+
+
+def _check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
+    nz, ny = sampled.shape
+    for found, size, name in ((found_y, ny, "kspace_encode_step_1"), (found_z, nz, "kspace_encode_step_2")):
+        if found < min(FEWEST_LINES, size - 1):
+            raise ScanError(
+                f"{found} lines are fully sampled at the centre of {name}, expected at least {FEWEST_LINES} for coil"
+                " maps: measure calibration lines or use fft"
+            )
+
+
+def _centre_box(sampled: Mask) -> tuple[int, int]:
+    """Half sizes (z, y) of a box round the centre in which every line was measured, grown evenly."""
+    nz, ny = sampled.shape
+    half = [0, 0]
+    growing = [True, True]
+    while any(growing):
+        for axis in (0, 1):
+            wider = [half[0] + (axis == 0), half[1] + (axis == 1)]
+            growing[axis] = 2 * wider[axis] <= min(CENTRE_LINES, sampled.shape[axis]) and bool(
+                sampled[_around(nz, wider[0]), _around(ny, wider[1])].all()
+            )
+            if growing[axis]:
+                half = wider
+    return half[0], half[1]
+
+
+def _around(size: int, half: int) -> slice:
+    middle = size // 2
+    return slice(middle - half, middle + max(half, 1))
+
+
+def _bell(size: int, half: int) -> Real:
+    """A raised cosine over the 2·half samples round the centre; everything where the axis is one sample long."""
+    if size == 1:
+        return np.ones(1, np.float32)
+    distance = np.abs(np.arange(size) - size // 2) / (half + 0.5)
+    bell: Real = np.where(distance < 1, np.cos(np.pi / 2 * np.minimum(distance, 1)) ** 2, 0).astype(np.float32)
+    return bell
+
+
+def _non_cartesian(
+    frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench
+) -> Problem:
+    """The same for k-space with a trajectory, each sample weighted by the density of its surroundings."""
+    assert frame.trajectory is not None
+    kernels, grid = workbench.kernels, inner(target)
+    sampling = sampling_of(frame, target, eps=recipe.number("eps"), workbench=workbench)
+    weights, plan = sampling.weights, sampling.plan
+
+    def images_of(window: Real) -> Complex:
+        images = plan.adjoint(np.multiply(frame.kspace, window * sampling.scale, dtype=np.complex64))
+        return whitened(images, calibration, kernels)
+
+    images = images_of(weights)
+    whole = (len(images), *grid)
+    if recipe["maps"] == "espirit":
+        calibration_region = middle(kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
+        maps = espirit_maps(calibration_region, grid, sets=int(recipe.number("sets")))
+    else:
+        maps = maps_from(images_of(weights * _radial_bell(frame.trajectory, grid)).reshape(whole))[None]
+    maps = np.ascontiguousarray(maps).reshape(-1, *images.shape)
+    axes = images.ndim - 1
+
+    def pixels(image: Complex) -> Pixels:
+        return _one_image(image, axes).reshape(grid)
+
+    if len(maps) == 1:
+        (only,) = maps
+        rhs = kernels.combine(images, only)
+        return Problem(lambda x: plan.normal(x, weights=weights, maps=only), rhs, axes, pixels, 1.0, bounded=False)
+
+    def normal(x: Complex) -> Complex:
+        return combine_sets(kernels, plan.normal(expand_sets(kernels, x, maps), weights=weights), maps)
+
+    return Problem(normal, combine_sets(kernels, images, maps), axes, pixels, 1.0, bounded=False)
+
+
+def _radial_bell(trajectory: Real, grid: tuple[int, ...]) -> Real:
+    """A raised cosine [shot, sample] over the centre of k-space, CENTRE_LINES wide on the image's grid."""
+    radius = np.linalg.norm(trajectory, axis=-1) * (max(grid) / (np.pi * CENTRE_LINES))
+    bell: Real = (np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).astype(np.float32)
+    return bell
