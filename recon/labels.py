@@ -52,7 +52,7 @@ def attributes(labels: Labels) -> dict[str, str]:
         "VelocityEncoding": _known(labels.venc_cm_s),
         "VelocityEncodingDirection": labels.velocity_direction or (),
     }
-    return {name: "\n".join(f"{number:g}" for number in numbers) for name, numbers in values.items() if numbers}
+    return {name: "\n".join(f"{number:.9g}" for number in numbers) for name, numbers in values.items() if numbers}
 
 
 def _known(value: float | None) -> tuple[float, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from recon.export.parts import STORED_MAX, Plane
 from recon.export.place import first_voxel, voxel_axes
 from recon.export.uids import Uids, name_plane
-from recon.labels import Labels, labels_of
+from recon.labels import INVERSION_IN, Labels, labels_of
 from recon.lines import is_cartesian
 from recon.scan import TICK_MS, Encoding, Image, Quantity, ScanHeader, Trajectory
 
@@ -155,7 +155,7 @@ def _timing(plane: Plane, header: ScanHeader) -> Elements:
     """Clock time, place among repetitions, delay after the heart's trigger; absent where the scan gave none."""
     image = plane.image
     repetitions, phases = (_count(header, image, name) for name in ("repetition", "phase"))
-    clock, delay = _clock(image.time_stamp), image.physiology_time_stamp[0]
+    clock = _clock(image.time_stamp)
     return {
         "ContentDate": _date(header.study.get("studyDate", "")) or None,
         "ContentTime": clock,
@@ -163,7 +163,7 @@ def _timing(plane: Plane, header: ScanHeader) -> Elements:
         "AcquisitionTime": clock,
         "TemporalPositionIdentifier": image.counters.repetition + 1 if repetitions > 1 else None,
         "NumberOfTemporalPositions": repetitions if repetitions > 1 else None,
-        "TriggerTime": _decimal(delay * TICK_MS) if phases > 1 or delay else None,
+        "TriggerTime": _decimal(image.physiology_time_stamp[0] * TICK_MS) if _gated(header, image) else None,
         "CardiacNumberOfImages": phases if phases > 1 else None,
     }
 
@@ -191,7 +191,7 @@ def _acquisition(plane: Plane, header: ScanHeader) -> Elements:
     return {
         "ScanningSequence": _sequence(encoding, inverted=bool(labels.ti_ms)),
         "SequenceVariant": "NONE",
-        "ScanOptions": "CG" if _count(header, image, "phase") > 1 else "",  # cardiac gating: the header counts phases
+        "ScanOptions": "CG" if _gated(header, image) else "",
         "MRAcquisitionType": "3D" if image.pixels.shape[1] > 1 else "2D",
         "RepetitionTime": _decimal(labels.tr_ms) or "",
         "EchoTime": _decimal(labels.te_ms) or "",
@@ -250,6 +250,11 @@ def _pixels(plane: Plane) -> Elements:
 def _encoding(header: ScanHeader, image: Image) -> Encoding | None:
     number = image.counters.encoding
     return header.encodings[number] if number < len(header.encodings) else None
+
+
+def _gated(header: ScanHeader, image: Image) -> bool:
+    """Cardiac gating: the header counts phases, or inversion times follow the heart."""
+    return _count(header, image, "phase") > 1 or (INVERSION_IN in header.user and image.physiology_time_stamp[0] > 0)
 
 
 def _count(header: ScanHeader, image: Image, counter: str) -> int:

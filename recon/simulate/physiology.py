@@ -49,7 +49,8 @@ def ecg(r_waves_s: Vector, *, seconds: float, first_tick: int, measurement_uid: 
     for beat in r_waves_s:
         for delay, width, *heights in WAVES:
             trace[:2] += np.outer(heights, np.exp(-0.5 * ((time - beat - delay) / width) ** 2))
-    trace[2, np.rint(r_waves_s[r_waves_s < time[-1]] / TICK_S).astype(int)] = TRIGGER
+    seen = (r_waves_s >= 0) & (r_waves_s < time[-1])
+    trace[2, np.rint(r_waves_s[seen] / TICK_S).astype(int)] = TRIGGER
     cut = np.rint(trace).astype(np.uint32).reshape(3, blocks, BLOCK_SAMPLES)
     return tuple(
         Waveform(

@@ -18,6 +18,7 @@ from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.scan import TICK_S, Flag, Readouts, Scan, ScanHeader, Waveform
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
+from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
@@ -25,6 +26,18 @@ from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
 from recon.simulate.physiology import ecg, since_beat
 from recon.simulate.truth import Truth, judge
+from recon.simulate.weighted import (
+    CONTRAST_PHASE,
+    DIFFUSION,
+    ECHOES,
+    INVERSION,
+    MOLLI,
+    abdomen_multiecho,
+    brain_dwi,
+    brain_ir,
+    carotid_pc,
+    heart_molli,
+)
 
 # 131,072 noise samples know each coil's noise to 0.2 %, well below what the image's own noise does.
 NOISE_READOUTS, NOISE_SAMPLES, NOISE_SAMPLE_TIME_US, NOISE_INTERVAL_S = 128, 1024, 5.0, 0.006
@@ -42,6 +55,15 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             ),
             Protocol("heart-radial", "golden-angle radial cine of the heart", RADIAL, Choice(1, 10, 128), heart_radial),
             Protocol("heart-spiral", "real-time spirals of the heart", SPIRAL, Choice(20, 8, 96), heart_spiral),
+            Protocol(
+                "abdomen-multiecho", "six gradient echoes of the abdomen", ECHOES, Choice(1, 8, 128), abdomen_multiecho
+            ),
+            Protocol("brain-ir", "inversion recovery of the brain, six TI", INVERSION, Choice(1, 8, 128), brain_ir),
+            Protocol("heart-molli", "Look-Locker of the heart, 5(3)3, triggered", MOLLI, Choice(1, 8, 96), heart_molli),
+            Protocol("brain-dwi", "diffusion of the brain, shells to b = 1000", DIFFUSION, Choice(1, 8, 96), brain_dwi),
+            Protocol("carotid-pc", "velocity in the carotids, cine", CONTRAST_PHASE, Choice(1, 8, 128), carotid_pc),
+            Protocol("breast-dce", "3-D of the breast as an agent arrives", DCE, Choice(8, 8, 64), breast_dce),
+            Protocol("brain-dsc", "first pass of an agent through the brain", DSC, Choice(24, 8, 64), brain_dsc),
         )
     }
 )

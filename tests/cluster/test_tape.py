@@ -13,6 +13,7 @@ from recon.mrd.wire import AcquisitionRun, Close, ConfigFile, Decoder, HeaderXml
 from recon.simulate import PROTOCOLS, SimulatedScan, simulate
 
 NAMES = tuple(PROTOCOLS)
+IMAGE = ("slice", "contrast", "phase", "repetition", "set")
 
 
 @cache
@@ -82,5 +83,5 @@ def test_every_image_is_completed_by_its_last_readout(name: str) -> None:
     assert set(on.images) == {truth.counters for truth in scan(name).truth}
     before = len(scan(name).start_s) - len(head)
     for counters, message in on.images.items():
-        same = np.all([head[n] == getattr(counters, n) for n in ("slice", "phase", "repetition")], axis=0)
+        same = np.all([head[n] == getattr(counters, n) for n in IMAGE], axis=0)
         assert on.readouts[message] == before + np.flatnonzero(same)[-1] + 1

@@ -281,5 +281,6 @@ def test_weightings_are_told() -> None:
     assert (none.DiffusionBValue, "DiffusionGradientOrientation" in none) == (0.0, False)
     assert (fast.VelocityEncodingMinimumValue, fast.VelocityEncodingMaximumValue) == (-80.0, 80.0)
     assert fast.VelocityEncodingDirection == [0, 0, 1]
-    assert only(image(physiology_time_stamp=(40, 0, 0)), header()).TriggerTime == 100
+    triggered = only(image(physiology_time_stamp=(40, 0, 0)), header(user={"InversionTimeUserInt": 7}))
+    assert (triggered.TriggerTime, triggered.ScanOptions) == (100, "CG")
     assert "DiffusionBValue" not in only(image(), header())

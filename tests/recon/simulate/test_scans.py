@@ -35,7 +35,7 @@ from recon.simulate.measurement import chest_array, seen_by
 from recon.simulate.physiology import contraction
 from recon.simulate.trajectories import spiral_areas, spoke_areas
 
-NAMES = tuple(PROTOCOLS)
+NAMES = tuple(PROTOCOLS)[:4]
 CARTESIAN = NAMES[:2]
 FRAMES = {"brain-se": 5, "head-gre3d": 1, "heart-radial": RADIAL_PHASES, "heart-spiral": 3}
 IMAGE = ("slice", "contrast", "phase", "repetition", "set")
