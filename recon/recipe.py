@@ -46,6 +46,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
+    "gfactor": Parameter(False),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
     "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
@@ -56,8 +57,9 @@ _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "
 METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit"),
     "fft": (*_COMMON, "combine"),
-    "grappa": (*_COMMON, "combine"),
+    "grappa": (*_COMMON, "combine", "gfactor"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
+    "sense": (*_COMMON, "gfactor"),
     "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps", "sets"),
     "l1-wavelet": (*_COMMON, *_SPARSE),
     "tv": (*_COMMON, *_SPARSE),

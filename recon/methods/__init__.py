@@ -12,6 +12,7 @@ from recon.methods.grappa import GRAPPA
 from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
+from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
@@ -19,7 +20,7 @@ from recon.scan import Encoding
 __all__ = ["METHODS", "Method", "Workbench", "choose"]
 
 METHODS: Mapping[str, Method] = {
-    method.name: method for method in (FFT, GRAPPA, GRIDDING, CG_SENSE, L1_WAVELET, TV, NULL)
+    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
 }
 
 

@@ -8,19 +8,31 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels
 from recon.errors import RecipeError
-from recon.grappa import SOURCES, SOURCES_VOLUME, WIDTH, calibrate, centre_of, fill, lattice_of, spanned
+from recon.grappa import (
+    SOURCES,
+    SOURCES_VOLUME,
+    WIDTH,
+    calibrate,
+    centre_of,
+    fill,
+    geometry_factor,
+    lattice_of,
+    spanned,
+)
 from recon.methods import fft
 from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.hybrid import hybrid, region
-from recon.methods.images import image_of
+from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
 
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
-    """One image, its coils combined as the recipe says; fully sampled k-space needs no calibration.
+    """One image, its coils combined as the recipe says, and its geometry factor where the recipe wants it.
+
+    Fully sampled k-space needs no calibration, and its factor would be 1: there is none.
 
     Raises RecipeError for k-space with a trajectory, ScanError where the calibration lines do not suffice. Beside the
     frame it takes 16 · coils bytes per voxel inside the field of view (lines and coil images) and 2 · SLAB_BYTES.
@@ -39,14 +51,23 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
     known = region(lines, centre, kernels)
     check_finite(known)
-    fill(lines, frame.sampled, lattice, calibrate(known, lattice))
+    weights = calibrate(known, lattice)
+    fill(lines, frame.sampled, lattice, weights)
     if interpolated:
         lines = regridded(lines, target, kernels)
-    pixels = combined_image(lines, target, kernels, how=recipe.text("combine"))
+    images = coil_images(lines, target, kernels)
+    how = recipe.text("combine")
+    maps = maps_from(images) if how == "adaptive" else images
+    pixels: Pixels = np.moveaxis(kernels.rss(images) if how == "rss" else kernels.combine(images, maps), 0, -1)
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
     comments = fft.unmeasured(spanned(frame.sampled, lattice))
-    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+    found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+    if recipe["gfactor"]:
+        field = (target.full[2] if interpolated else images.shape[1], *target.full[:2])
+        factor = np.moveaxis(geometry_factor(weights, lattice, maps.conj(), field), 0, -1)
+        found.append(factor_of(frame, resize(factor, target.shape), target, recipe=recipe))
+    return found
 
 
 def regridded(lines: Complex, target: Target, kernels: Kernels) -> Complex:
@@ -56,16 +77,13 @@ def regridded(lines: Complex, target: Target, kernels: Kernels) -> Complex:
     return np.ascontiguousarray(np.moveaxis(kernels.ifft(wider, axes=1, crop=(inner(target)[2],)), -1, 1))
 
 
-def combined_image(lines: Complex, target: Target, kernels: Kernels, *, how: str) -> Pixels:
-    """Pixels [z, y, x] inside the encoded field of view from white, filled `lines` [coil, x, kz, ky]."""
+def coil_images(lines: Complex, target: Target, kernels: Kernels) -> Complex:
+    """Images [coil, x, z, y] inside the encoded field of view from filled `lines` [coil, x, kz, ky]."""
     coils, x = lines.shape[:2]
     full, (z, y, _) = resize(lines, (x, *target.full[:2])), inner(target)
     if target.full[0] == 1:  # without a partition axis of one, which would cost a pass
-        images = kernels.ifft(full[:, :, 0], axes=1, crop=(y,)).reshape(coils, x, 1, y)
-    else:
-        images = kernels.ifft(full, axes=2, crop=(z, y))
-    pixels: Pixels = kernels.rss(images) if how == "rss" else kernels.combine(images, maps_from(images))
-    return np.moveaxis(pixels, 0, -1)
+        return kernels.ifft(full[:, :, 0], axes=1, crop=(y,)).reshape(coils, x, 1, y)
+    return kernels.ifft(full, axes=2, crop=(z, y))
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -10,6 +11,8 @@ from recon.methods.grids import Pixels, Target
 from recon.recipe import Recipe
 from recon.scan import Counters, Encoding, Frame, Image, Limit, Provenance, Quantity
 
+FACTOR = "geometry factor: how much more the noise grows than by the square root of the acceleration"
+FACTOR_SERIES = 100  # what the series of geometry factors lies above that of its images
 _FASTEST_FIRST = ("slice", "contrast", "phase", "set", "repetition")
 
 
@@ -41,6 +44,13 @@ def image_of(
         attributes={"ReconRecipe": recipe.to_json()},
         provenance=Provenance(method=recipe.method, recipe_hash=recipe.hash),
     )
+
+
+def factor_of(frame: Frame, factor: Pixels, target: Target, *, recipe: Recipe) -> Image:
+    """The geometry factor [z, y, x] of `frame`'s image, as an image of its own series."""
+    image = image_of(frame, factor, target, recipe=recipe, comments=(FACTOR,))
+    pixels = factor[None].real.astype(np.float32)
+    return replace(image, pixels=pixels, series=image.series + FACTOR_SERIES, quantity=Quantity.MAGNITUDE, unit="1")
 
 
 def _output(pixels: Pixels, output: str) -> tuple[Pixels, Quantity, str]:

@@ -88,7 +88,7 @@ def _cartesian_maps(kspace: Complex, sampled: Mask, recipe: Recipe, kernels: Ker
     if recipe["maps"] == "walsh":
         return maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=1 if sampled.shape[0] == 1 else 2))[None]
     box = centre_of(sampled)
-    _check_centre(sampled, *(side.stop - side.start for side in box))
+    check_centre(sampled, *(side.stop - side.start for side in box))
     _, x, z, y = kspace.shape
     calibration = middle(region(kspace, box, kernels), CENTRE_LINES)
     maps = espirit_maps(calibration, (z, y, x), sets=int(recipe.number("sets")))
@@ -113,13 +113,14 @@ def espirit_maps(calibration: Complex, grid: Shape3, *, sets: int) -> Complex:
 def _centre_window(sampled: Mask) -> Real:
     """A smooth window [kz, ky] over the fully sampled box round the centre; raises ScanError where it is too small."""
     half_z, half_y = _centre_box(sampled)
-    _check_centre(sampled, 2 * half_z, 2 * half_y)
+    check_centre(sampled, 2 * half_z, 2 * half_y)
     nz, ny = sampled.shape
     window: Real = np.outer(_bell(nz, half_z), _bell(ny, half_y)).astype(np.float32)
     return window
 
 
-def _check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
+def check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
+    """Raises ScanError where fewer lines are found at the centre of `sampled` [kz, ky] than maps need."""
     nz, ny = sampled.shape
     for found, size, name in ((found_y, ny, "kspace_encode_step_1"), (found_z, nz, "kspace_encode_step_2")):
         if found < min(FEWEST_LINES, size - 1):

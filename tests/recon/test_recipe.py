@@ -71,7 +71,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(name)
     message = str(caught.value)
-    assert "is unknown, expected one of auto, fft, grappa, gridding, cg-sense, l1-wavelet, tv, null" in message
+    assert "is unknown, expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet, tv, null" in message
     assert len(message) < 600
 
 
@@ -109,7 +109,11 @@ def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> Non
 @pytest.mark.parametrize(
     ("method", "parameters", "message"),
     [
-        ("grappa9", {}, "the method is 'grappa9', expected one of auto, fft, grappa, gridding, cg-sense, l1-wavelet"),
+        (
+            "grappa9",
+            {},
+            "the method is 'grappa9', expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet",
+        ),
         ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has combine, output,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
         ("fft", {"combine": "sum"}, "the parameter combine is 'sum', expected one of rss, adaptive"),
