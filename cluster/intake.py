@@ -53,6 +53,8 @@ class Reception:
         """Open the scan when its header came, hand on its frames, then raise the step's error if it has one."""
         if self.stream.header is not None and not self.live.opened:
             self._open()
+        for text in step.remarks:
+            self.desk.recorder.write(self.live, text)
         for frame in step.frames:
             while not (self.desk.wait_for_room() or self.over or self.desk.stopping()):
                 pass

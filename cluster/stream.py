@@ -12,9 +12,9 @@ from cluster.runs import RunTable
 from recon.assemble import Assembler, FrameIndex
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
-from recon.methods import METHODS, choose
+from recon.methods import METHODS, choose, decide
 from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WireLimits
-from recon.recipe import Recipe
+from recon.recipe import AUTO, Recipe
 from recon.scan import ScanHeader
 
 
@@ -37,6 +37,7 @@ class Step:
     frames: list[FrameReady] = field(default_factory=list)
     messages: list[Message] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)  # for the log alone
     error: ReconError | None = None  # what stopped the stream; the rest of the step came before it
 
 
@@ -56,6 +57,7 @@ class ScanStream:
         self._header_extent = Extent(0, 0, 0)
         self._noise_extents: tuple[int, tuple[Extent, ...]] = (0, ())  # of so many noise readouts
         self._coils = 0
+        self._reasons: set[str] = set()
 
     @property
     def header(self) -> ScanHeader | None:
@@ -150,8 +152,18 @@ class ScanStream:
 
     def _add(self, indices: list[FrameIndex], step: Step) -> None:
         for index in indices:
+            self._explain(index, step)
             step.frames.append(self._frame(index))
             step.warnings += index.warnings
+
+    def _explain(self, index: FrameIndex, step: Step) -> None:
+        """Why `auto` takes the method it takes, once for each reason."""
+        if self.recipe.method != AUTO or self.header is None:
+            return
+        _, reason = decide(self.header.encodings[index.counters.encoding], calibrated=index.calibrated)
+        if reason not in self._reasons:
+            self._reasons.add(reason)
+            step.remarks.append(reason)
 
     def _frame(self, index: FrameIndex) -> FrameReady:
         assert self.header is not None and self._assembler is not None

@@ -17,7 +17,7 @@ from cluster.commands.remote import Subparsers, connect, size
 from cluster.gateway.limits import parse_address
 from cluster.scanner import Link, SimulatedScanner, Status
 from recon.errors import ReconError
-from recon.simulate import PROTOCOLS, save, simulate
+from recon.simulate import PROTOCOLS, Snr, save, simulate
 
 if find_spec("scipy") is None:  # simulation imports it where it is used; without it, say so before anything begins
     raise ImportError("No module named 'scipy'", name="scipy")
@@ -42,6 +42,8 @@ def add_parser(subparsers: Subparsers) -> None:
     pace = "times the sequence's pace; 0: as fast as the wire takes it (default: 1)"
     parser.add_argument("--speed", type=speed, default=1.0, metavar="X", help=pace)
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the first scanner (default: 0)")
+    parser.add_argument("--coils", type=int, metavar="N", help="receiver channels, 1 to 64 (default: the protocol's)")
+    parser.add_argument("--snr", type=float, metavar="X", help="of the first image (default: the protocol's noise)")
     parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
     parser.set_defaults(usage=parser.error)
 
@@ -90,7 +92,7 @@ def _save(args: argparse.Namespace) -> int:
         path = args.save
         if args.scanners > 1:
             path = path.with_name(f"{path.stem}-{number + 1}{path.suffix}")
-        simulated = simulate(args.protocol, seed=args.seed + number)
+        simulated = simulate(args.protocol, seed=args.seed + number, coils=args.coils, noise=_noise(args))
         save(path, simulated)
         readouts = sum(len(run.head) for run in simulated.scan.readouts)
         print(f"{path}: {readouts} readouts of {args.protocol}, {size(path.stat().st_size)}", flush=True)
@@ -109,10 +111,17 @@ def _stream(args: argparse.Namespace) -> int:
 def _scanners(args: argparse.Namespace) -> list[SimulatedScanner]:
     return [
         SimulatedScanner(
-            simulate(args.protocol, seed=number), name=f"{args.protocol} {number}", speed=args.speed, method=args.method
+            simulate(args.protocol, seed=number, coils=args.coils, noise=_noise(args)),
+            name=f"{args.protocol} {number}",
+            speed=args.speed,
+            method=args.method,
         )
         for number in range(args.seed, args.seed + args.scanners)
     ]
+
+
+def _noise(args: argparse.Namespace) -> float | Snr:
+    return 1.0 if args.snr is None else Snr(args.snr)
 
 
 def play(scanners: Sequence[SimulatedScanner], link: Link, *, console: Console) -> list[ReconError]:

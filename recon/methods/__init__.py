@@ -17,7 +17,7 @@ from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
 
-__all__ = ["METHODS", "Method", "Workbench", "choose"]
+__all__ = ["METHODS", "Method", "Workbench", "choose", "decide"]
 
 METHODS: Mapping[str, Method] = {
     method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
@@ -32,13 +32,22 @@ def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
     """
     if recipe.method != AUTO:
         return recipe
-    method = _method(encoding, calibrated=calibrated)
+    method, _ = decide(encoding, calibrated=calibrated)
     kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
     return replace(recipe, method=method, parameters=kept)
 
 
-def _method(encoding: Encoding, *, calibrated: bool) -> str:
+def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:
+    """The method that `auto` takes, and the sentence that says which field of the header decided."""
     if not is_cartesian(encoding):
-        return "gridding"
-    accelerated = max(encoding.acceleration) > 1
-    return "grappa" if accelerated and (calibrated or encoding.calibration_mode == "embedded") else "fft"
+        return "gridding", f"auto takes gridding: the header's trajectory is {encoding.trajectory}"
+    one, two = encoding.acceleration
+    if (one, two) == (1, 1):
+        return "fft", f"auto takes fft: the header's trajectory is {encoding.trajectory}, its accelerationFactor 1 × 1"
+    accelerated = f"the header's accelerationFactor is {one} × {two}"
+    if calibrated:
+        return "grappa", f"auto takes grappa: {accelerated}, and calibration lines came with the frame"
+    if encoding.calibration_mode == "embedded":
+        return "grappa", f"auto takes grappa: {accelerated}, its calibrationMode embedded"
+    mode = encoding.calibration_mode or "not given"
+    return "fft", f"auto takes fft: {accelerated}, but its calibrationMode is {mode} and no calibration lines came"

@@ -41,6 +41,7 @@ from recon.simulate.weighted import (
 
 # 131,072 noise samples know each coil's noise to 0.2 %, well below what the image's own noise does.
 NOISE_READOUTS, NOISE_SAMPLES, NOISE_SAMPLE_TIME_US, NOISE_INTERVAL_S = 128, 1024, 5.0, 0.006
+LARGEST_SNR = 1e5  # beyond it single precision is the noise
 PAUSE_S = 0.25  # between noise scan and measurement
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
@@ -84,6 +85,18 @@ class SimulatedScan:
     noise_covariance: Spectrum
 
 
+@dataclass(frozen=True, slots=True)
+class Snr:
+    """A signal-to-noise ratio: the mean over the object in the first image, whitened and combined, over σ there."""
+
+    value: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.value <= LARGEST_SNR:
+            words = f"snr is {self.value}, expected above 0 and up to {LARGEST_SNR:g}"
+            raise RecipeError(f"{words}: choose one in that range")
+
+
 def simulate(
     name: str,
     *,
@@ -91,7 +104,7 @@ def simulate(
     repetitions: int | None = None,
     coils: int | None = None,
     matrix: int | None = None,
-    noise: float = 1.0,
+    noise: float | Snr = 1.0,
 ) -> SimulatedScan:
     """The scan that protocol `name` makes; the same arguments make the same bytes.
 
@@ -99,15 +112,26 @@ def simulate(
     the in-plane size, for protocols with another shape along read direction. Raises RecipeError.
     """
     protocol = find(name)
-    choice = choose(protocol, repetitions=repetitions, coils=coils, matrix=matrix, noise=noise)
+    relative = 1.0 if isinstance(noise, Snr) else noise
+    choice = choose(protocol, repetitions=repetitions, coils=coils, matrix=matrix, noise=relative)
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     for_object, for_covariance, for_noise = rng.spawn(3)
     measurement = protocol.measure(choice, for_object)
-    true = (noise * measurement.noise_std) ** 2 * covariance(for_covariance, choice.coils)
+    usual = measurement.noise_std**2 * covariance(for_covariance, choice.coils)
+    if isinstance(noise, Snr):
+        relative = _noise_for(noise, measurement, usual)
+    true = relative**2 * usual
     scan, start_s = _assemble(measurement, true, for_noise, seed=seed)
-    whiten = whitening(true) if noise else None
+    whiten = whitening(true) if relative else None
     truth = tuple(judge(ideal, whiten) for ideal in measurement.ideals)
     return SimulatedScan(protocol, scan, truth, start_s, true)
+
+
+def _noise_for(wanted: Snr, measurement: Measurement, usual: Spectrum) -> float:
+    """The noise, relative to the usual covariance, that makes the first image's SNR."""
+    first = measurement.ideals[0]
+    seen = judge(first, whitening(usual))
+    return float(seen.pixels[seen.mask].mean()) / first.sigma / wanted.value
 
 
 def find(name: str) -> Protocol:

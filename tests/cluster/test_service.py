@@ -178,6 +178,12 @@ def test_log_tells_the_story_without_the_patient(service: Service) -> None:
     assert "CANARY" not in "".join(lines) + repr(record) + service.metrics_text().decode()
 
 
+def test_auto_explains_itself_in_the_log(service: Service) -> None:
+    record = scans.run(service, scans.stream(scans.frames(2), config="auto"))
+    reason = "auto takes fft: the header's trajectory is cartesian, its accelerationFactor 1 × 1"
+    assert log_of(service, record.id).count(reason) == 1
+
+
 def test_events_reach_who_listens(service: Service) -> None:
     listener = service.events()
     record = scans.run(service, scans.stream(scans.frames(2)))

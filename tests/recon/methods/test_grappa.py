@@ -12,7 +12,7 @@ import pytest
 from recon.assemble import Assembler
 from recon.errors import RecipeError, ScanError
 from recon.grappa import SLAB_BYTES
-from recon.methods import choose
+from recon.methods import choose, decide
 from recon.mrd.hdf5 import read_scan
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
@@ -164,3 +164,26 @@ def test_a_frame_knows_whether_calibration_lines_came_with_it(mode: str) -> None
     head["flags"][4] = Flag.LAST_IN_SLICE.mask
     (index,) = assembler.add(head)
     assert index.calibrated == (mode == "interleaved") == (len(index.rows) == 5)
+
+
+def test_auto_says_which_field_decided() -> None:
+    full = encoding((1, 8, 8))
+    half = replace(full, acceleration=(2, 1))
+    cases = {
+        "auto takes gridding: the header's trajectory is spiral": (replace(half, trajectory=Trajectory.SPIRAL), False),
+        "auto takes fft: the header's trajectory is cartesian, its accelerationFactor 1 × 1": (full, True),
+        "auto takes grappa: the header's accelerationFactor is 2 × 1, and calibration lines came with the frame": (
+            replace(half, calibration_mode="interleaved"),
+            True,
+        ),
+        "auto takes grappa: the header's accelerationFactor is 2 × 1, its calibrationMode embedded": (
+            replace(half, calibration_mode="embedded"),
+            False,
+        ),
+        "auto takes fft: the header's accelerationFactor is 2 × 1, but its calibrationMode is not given and no"
+        " calibration lines came": (half, False),
+    }
+    for sentence, (space, calibrated) in cases.items():
+        method, reason = decide(space, calibrated=calibrated)
+        assert reason == sentence
+        assert choose(Recipe(), space, calibrated=calibrated).method == method

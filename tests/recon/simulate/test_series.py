@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 import kernels
 from recon.assemble import Assembler
+from recon.errors import RecipeError
 from recon.export.dicom import to_dicom
 from recon.mrd.header import parse_header
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
 from recon.scan import COUNTERS, Counters, Image
-from recon.simulate import PROTOCOLS, SimulatedScan, nrmse, simulate
+from recon.simulate import PROTOCOLS, SimulatedScan, Snr, nrmse, simulate
 from recon.simulate.anatomies import BREAST, VESSELS
 from recon.simulate.bolus import PERFUSIONS, STEP_S
 from recon.simulate.coils import coil_grid_spectrum
@@ -282,3 +283,26 @@ def test_the_tumour_brightens_and_the_brain_darkens() -> None:
     means = [truth.pixels[truth.mask].mean() for truth in brain.truth if truth.counters.slice == 1]
     assert min(means) < 0.95 * means[0]
     assert means[-1] > min(means)
+
+
+# ---- what a user may choose ----
+
+
+@pytest.mark.parametrize(("name", "coils", "sigma"), [("brain-dwi", 64, 2**-0.5), ("brain-ir", 12, 1.0)])
+def test_the_stated_snr_is_the_images(name: str, coils: int, sigma: float) -> None:
+    """`sigma` is the noise of an image whose samples have 1: two averages halve its variance."""
+    scan, clean = (simulate(name, matrix=24, coils=coils, noise=noise) for noise in (Snr(20.0), 0.0))
+    assert scan.scan.header.coils == coils
+    first = scan.truth[0]
+    assert first.pixels[first.mask].mean() / sigma == pytest.approx(20.0, rel=1e-5)  # pixels are float32
+    image, still = (one.scan.readouts[-1].samples for one in (scan, clean))
+    power = np.trace(scan.noise_covariance).real
+    # The mean power of what was added is the covariance's; its error is that of so many squares, shared by the coils.
+    bound = 5 * coils**0.5 / np.sqrt(image.size)
+    assert np.mean(np.abs(image - still) ** 2) * coils == pytest.approx(power, rel=bound)
+
+
+def test_an_impossible_snr_is_refused() -> None:
+    for value in (0.0, -3.0, float("nan"), 1e6):
+        with pytest.raises(RecipeError, match=r"snr is .*, expected above 0 and up to 100000: choose"):
+            Snr(value)
