@@ -141,16 +141,15 @@ class ScanStream:
 
     def _readouts(self, message: AcquisitionRun, step: Step) -> None:
         assert self._assembler is not None
-        count = len(message.readouts.head)
-        self._runs.add(message.offset, stride=message.stride, count=count)
-        if self._runs.readouts > self._config.scan_readouts:
-            raise LimitError(f"the scan has more than {self._config.scan_readouts} readouts, the limit here: split it")
+        most = self._config.scan_readouts
+        head = message.readouts.head[: most - self._runs.readouts]
+        self._runs.add(message.offset, stride=message.stride, count=len(head))
         self._coils = message.readouts.samples.shape[1]
-        indices = self._assembler.add(message.readouts.head)
-        if indices:
-            self._add(indices, step)
+        self._add(self._assembler.add(head), step)
+        if len(head) < len(message.readouts.head):
+            raise LimitError(f"the scan has more than {most} readouts, the limit here: split it")
 
-    def _add(self, indices: list[FrameIndex], step: Step) -> None:
+    def _add(self, indices: Iterable[FrameIndex], step: Step) -> None:
         for index in indices:
             self._explain(index, step)
             step.frames.append(self._frame(index))

@@ -134,13 +134,37 @@ class _Open:
         return int(fresh[first[missing - 1]]) + 1 if len(first) >= missing else 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Run:
+    """What assembly needs of some heads, one row of each array per readout; `rows` are their global numbers."""
+
+    flags: NDArray[np.uint64]
+    counters: NDArray[np.int64]
+    layout: NDArray[np.uint16]
+    rows: Rows
+    imaging: Mask
+
+    def take(self, places: slice | Rows | Mask) -> _Run:
+        return _Run(
+            self.flags[places], self.counters[places], self.layout[places], self.rows[places], self.imaging[places]
+        )
+
+
+class _Fault(Exception):
+    """Readout `row` contradicts the header; others before it may as well."""
+
+    def __init__(self, row: int, words: str) -> None:
+        super().__init__(words)
+        self.row = row
+
+
 Key = tuple[int, int, int, int, int, int]
 
 
 class Assembler:
     """Sorts the readouts of one scan into frames; it sees heads only and keeps no reference to them.
 
-    `add` takes the runs in wire order; `finish` yields what never became complete. Both raise ScanError where the
+    `add` takes the runs in wire order; `finish` gives what never became complete. Both raise ScanError where the
     readouts contradict the header. Readouts are numbered from 0 in wire order, whatever they are.
     """
 
@@ -148,7 +172,7 @@ class Assembler:
         self._header = header
         self._coils = header.coils
         self._coils_source = "the header says"
-        self._checked = np.zeros(8, np.uint16)  # layout of the last readouts that passed: a whole scan has one or two
+        self._checked: NDArray[np.uint16] | None = None  # the last layout that passed: a whole scan has one or two
         self._samples: dict[int, int] = {}
         self._lines: dict[int, Lines] = {}
         self._open: dict[Key, _Open] = {}
@@ -169,22 +193,68 @@ class Assembler:
         """Global numbers of the readouts so far that serve only parallel-imaging calibration."""
         return _joined(self._calibration)
 
-    def add(self, head: NDArray[np.void]) -> list[FrameIndex]:
-        """The frames that the readouts `head` [readout], dtype READOUT_HEAD, complete; raises ScanError."""
-        if not len(head):
-            return []
+    def add(self, head: NDArray[np.void]) -> Iterator[FrameIndex]:
+        """Yields the frames that the readouts `head` [readout], dtype READOUT_HEAD, complete.
+
+        Raises ScanError for the first bad readout, after the frames that those before it complete.
+        """
+        run, fault = self._good(self._seen(head))
+        self.readouts += len(run.rows)
+        if len(run.rows):
+            yield from self._place(run)
+        if fault is not None:
+            raise ScanError(str(fault))
+
+    def _seen(self, head: NDArray[np.void]) -> _Run:
         view = head.view(_VIEW)
-        flags, counters = view["flags"], view["counters"].astype(np.int64)
         layout = np.concatenate((view["sizes"], view["layout"]), axis=1)
         rows = np.arange(self.readouts, self.readouts + len(head))
-        self.readouts += len(head)
-        imaging = is_imaging(flags)
-        if not imaging.all():
-            self._note(flags, layout, rows)
-            self._embed(flags, counters, layout, rows)
-            flags, counters, layout, rows = flags[imaging], counters[imaging], layout[imaging], rows[imaging]
-        self.imaging += len(rows)
-        return self._sort(flags, counters, layout, rows) if len(rows) else []
+        flags = view["flags"]
+        return _Run(flags, view["counters"].astype(np.int64), layout, rows, is_imaging(flags))
+
+    def _good(self, run: _Run) -> tuple[_Run, _Fault | None]:
+        """The readouts before the first bad one, and what is wrong with that."""
+        fault: _Fault | None = None
+        while len(run.rows):
+            try:
+                self._check(run)
+            except _Fault as found:
+                # A readout before it may break a rule that is checked later.
+                run, fault = run.take(slice(found.row - int(run.rows[0]))), found
+            else:
+                break
+        return run, fault
+
+    def _check(self, run: _Run) -> None:
+        """Raise _Fault where readouts contradict the header or each other."""
+        alike = self._checked is not None and bool((run.layout == self._checked).all())
+        if not alike:
+            counted = run.take(run.imaging | is_calibration(run.flags) | ((run.flags & NOISE) != 0))
+            self._check_coils(counted.layout, counted.rows)
+        framed = run if run.imaging.all() else run.take(run.imaging | self._is_embedded(run))
+        spaces = framed.layout[:1, SPACE] if alike else np.unique(framed.layout[:, SPACE])
+        for space in spaces.tolist():
+            part = framed if alike else framed.take(framed.layout[:, SPACE] == space)
+            if not alike:
+                self._check_layout(space, part.layout, part.rows)
+            _check_counters(self._lines[space], part.counters, part.rows)
+        if len(framed.rows):
+            self._checked = framed.layout[-1]
+
+    def _place(self, run: _Run) -> list[FrameIndex]:
+        """The frames that checked readouts complete, in the order of their last readout."""
+        if not run.imaging.all():
+            self._note(run)
+            self._embed(run.take(self._is_embedded(run)))
+            run = run.take(run.imaging)
+        self.imaging += len(run.rows)
+        spaces = run.layout[:, SPACE]
+        if len(spaces) and (spaces == spaces[0]).all():
+            done = self._fill(int(spaces[0]), run)
+        else:
+            parts = ((space, run.take(spaces == space)) for space in np.unique(spaces).tolist())
+            done = [index for space, part in parts for index in self._fill(space, part)]
+        return sorted(done, key=lambda index: int(index.rows[-1]))
 
     def finish(self) -> list[FrameIndex]:
         """The frames still open, in the order of their first readout; raises ScanError where no frame was ever seen."""
@@ -196,53 +266,32 @@ class Assembler:
         keys = sorted(self._open, key=lambda key: int(self._open[key].rows[0][0]))
         return [self._close(key, until=self.readouts) for key in keys]
 
-    def _note(self, flags: NDArray[np.uint64], layout: NDArray[np.uint16], rows: Rows) -> None:
+    def _note(self, run: _Run) -> None:
         """Remember noise and calibration readouts."""
-        for known, wanted in ((self._noise, (flags & NOISE) != 0), (self._calibration, is_calibration(flags))):
+        for known, wanted in ((self._noise, (run.flags & NOISE) != 0), (self._calibration, is_calibration(run.flags))):
             if wanted.any():
-                self._check_coils(layout[wanted], rows[wanted])
-                known.append(rows[wanted])
+                known.append(run.rows[wanted])
 
-    def _embed(
-        self, flags: NDArray[np.uint64], counters: NDArray[np.int64], layout: NDArray[np.uint16], rows: Rows
-    ) -> None:
-        """Keep calibration lines that belong to a frame until it is complete."""
+    def _is_embedded(self, run: _Run) -> Mask:
+        """Which readouts only calibrate, and belong to the frame among whose readouts they stand."""
         modes = np.array([encoding.calibration_mode in EMBEDDED for encoding in self._header.encodings])
-        space = layout[:, SPACE]
-        wanted = is_calibration(flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
-        if not wanted.any():
-            return
-        counters, layout, rows, space = counters[wanted], layout[wanted], rows[wanted], space[wanted]
-        names = np.column_stack((space, counters[:, _NAMING]))
-        for places in _equal_rows(names):
+        space = run.layout[:, SPACE]
+        embedded: Mask = is_calibration(run.flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
+        return embedded
+
+    def _embed(self, run: _Run) -> None:
+        """Keep calibration lines that belong to a frame until it is complete."""
+        names = np.column_stack((run.layout[:, SPACE].astype(np.int64), run.counters[:, _NAMING]))
+        for places in _equal_rows(names) if len(names) else ():
             key = names[places[0]].tolist()
-            self._check_layout(key[0], layout[places], rows[places])
-            _check_counters(self._lines[key[0]], counters[places], rows[places])
-            self._embedded.setdefault(tuple(key), []).append(rows[places])
+            self._embedded.setdefault(tuple(key), []).append(run.rows[places])
 
-    def _sort(
-        self, flags: NDArray[np.uint64], counters: NDArray[np.int64], layout: NDArray[np.uint16], rows: Rows
-    ) -> list[FrameIndex]:
-        """The frames that imaging readouts complete, in the order of their last readout."""
-        if (layout == self._checked).all():
-            done = self._fill(int(layout[0, SPACE]), flags, counters, rows)
-        else:
-            self._check_coils(layout, rows)
-            done = []
-            for space in np.unique(layout[:, SPACE]).tolist():
-                places = layout[:, SPACE] == space
-                self._check_layout(space, layout[places], rows[places])
-                done += self._fill(space, flags[places], counters[places], rows[places])
-            self._checked = layout[-1]
-        return sorted(done, key=lambda index: int(index.rows[-1]))
-
-    def _fill(self, space: int, flags: NDArray[np.uint64], counters: NDArray[np.int64], rows: Rows) -> list[FrameIndex]:
-        """The same for readouts of one encoding space."""
-        lines = self._lines[space]
-        _check_counters(lines, counters, rows)
+    def _fill(self, space: int, run: _Run) -> list[FrameIndex]:
+        """The frames that imaging readouts of one encoding space complete."""
+        lines, counters, rows = self._lines[space], run.counters, run.rows
         codes = lines.code(counters)
         flag = ENDS_VOLUME if lines.high[STEP_2] > lines.low[STEP_2] else ENDS_SLICE
-        ends = ((flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
+        ends = ((run.flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
         naming = counters[:, _NAMING]
         if (naming == naming[0]).all():
             return list(self._feed((space, *naming[0].tolist()), rows, codes, ends))
@@ -284,21 +333,23 @@ class Assembler:
 
     def _check_coils(self, layout: NDArray[np.uint16], rows: Rows) -> None:
         coils = layout[:, COILS]
-        if self._coils is None:
+        if self._coils is None and len(coils):
             self._coils, self._coils_source = int(coils[0]), f"readout {rows[0]} has"
         wrong = np.flatnonzero((coils != self._coils) | (coils == 0))
         if len(wrong):
-            raise ScanError(
+            raise _Fault(
+                int(rows[wrong[0]]),
                 f"readout {rows[wrong[0]]} has {coils[wrong[0]]} coils, {self._coils_source} {self._coils}:"
-                " send the same coils, at least one, in the whole scan"
+                " send the same coils, at least one, in the whole scan",
             )
 
     def _check_layout(self, space: int, layout: NDArray[np.uint16], rows: Rows) -> None:
         """Sample counts and trajectories of imaging readouts of one encoding space."""
         if space >= len(self._header.encodings):
-            raise ScanError(
+            raise _Fault(
+                int(rows[0]),
                 f"readout {rows[0]} refers to encoding space {space}, the header has {len(self._header.encodings)}"
-                " (counted from 0): correct encoding_space_ref"
+                " (counted from 0): correct encoding_space_ref",
             )
         encoding = self._header.encodings[space]
         if space not in self._lines:
@@ -335,33 +386,37 @@ def _check_counters(lines: Lines, counters: NDArray[np.int64], rows: Rows) -> No
     outside = (counters < lines.low) | (counters > lines.high)
     if outside.any():
         place, which = (int(i) for i in np.argwhere(outside)[0])
-        raise ScanError(
+        raise _Fault(
+            int(rows[place]),
             f"readout {rows[place]} has {COUNTERS[which]} {counters[place, which]}, the header's limits allow"
-            f" {lines.low[which]} to {lines.high[which]}: correct the counter or the limits"
+            f" {lines.low[which]} to {lines.high[which]}: correct the counter or the limits",
         )
 
 
 def _check_samples(encoding: Encoding, layout: NDArray[np.uint16], rows: Rows, *, expected: int) -> None:
     wrong = np.flatnonzero(layout[:, SAMPLES] != expected)
     if len(wrong):
-        raise ScanError(
+        raise _Fault(
+            int(rows[wrong[0]]),
             f"readout {rows[wrong[0]]} has {layout[wrong[0], SAMPLES]} samples, those before it have {expected}:"
-            " send equal readouts in one encoding space"
+            " send equal readouts in one encoding space",
         )
     largest = encoding.encoded.matrix[2] if is_cartesian(encoding) else ANY
     kept = expected - layout[:, PRE].astype(np.int64) - layout[:, POST]
     wrong = np.flatnonzero((kept < 1) | (kept > largest))
     if len(wrong):
-        raise ScanError(
+        raise _Fault(
+            int(rows[wrong[0]]),
             f"readout {rows[wrong[0]]} keeps {kept[wrong[0]]} samples after its discards, expected 1 to {largest}:"
-            " correct discard_pre, discard_post or the encoded matrix"
+            " correct discard_pre, discard_post or the encoded matrix",
         )
 
 
 def _check_trajectory(encoding: Encoding, axes: NDArray[np.uint16], rows: Rows) -> None:
     wrong = np.flatnonzero((axes < 2) | (axes > 4))
     if len(wrong):
-        raise ScanError(
+        raise _Fault(
+            int(rows[wrong[0]]),
             f"readout {rows[wrong[0]]} has a trajectory of {axes[wrong[0]]} axes, a {encoding.trajectory} scan needs"
-            " 2 to 4 (x, y, z, density): send the trajectory with every readout"
+            " 2 to 4 (x, y, z, density): send the trajectory with every readout",
         )

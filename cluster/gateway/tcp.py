@@ -280,6 +280,8 @@ class Session:
             reason = self._receive(intake, images)
         except ReconError as error:
             reason = str(error)
+            if intake.has_header:  # it may have come in one piece with frames and what is wrong after them
+                images.start()
         except Exception as error:
             # A defect of ours must end this scan with a reason, not leave it `receiving` for ever.
             _log.exception("receiving scan %s failed", intake.scan_id)

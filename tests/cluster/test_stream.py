@@ -125,6 +125,7 @@ def test_frames_of_a_kind_have_one_key(spool: Path) -> None:
     assert all(frame.bytes_needed > frame.frame.bytes and frame.cost_s > 0 for frame in frames)
 
 
+DATA_OF_THREE = scans.stream(FRAMES)
 HEADER = encode_header(write_header(scans.header()))
 BODY = encode_readouts(FRAMES[0]).tobytes()
 
@@ -185,6 +186,24 @@ def test_frames_before_bad_bytes_are_kept(tmp_path: Path) -> None:
         steps = pour(make(tmp_path), data, cuts)
         assert len(frames_of(steps)) == 2
         assert isinstance(steps[-1].error, WireError)
+
+
+def test_frames_before_a_bad_readout_of_the_same_piece_are_kept(tmp_path: Path) -> None:
+    sent = scans.frames(3)
+    sent[2].head["slice"][5] = 1
+    data = scans.stream(sent)
+    for cuts in ([], range(1, len(data), 997)):
+        stream = make(tmp_path)
+        steps = pour(stream, data, cuts)
+        assert [frame.frame.number for frame in frames_of(steps)] == [0, 1]
+        error = steps[-1].error
+        assert isinstance(error, ScanError) and f"readout {2 * scans.LINES + 5} has slice 1" in str(error)
+
+
+def test_frames_within_the_limit_of_readouts_are_kept(tmp_path: Path) -> None:
+    (step,) = pour(make(tmp_path, scan_readouts=2 * scans.LINES + 1, receive_buffer_bytes=1 << 18), DATA_OF_THREE)
+    assert len(step.frames) == 2
+    assert isinstance(step.error, LimitError)
 
 
 @pytest.mark.parametrize(

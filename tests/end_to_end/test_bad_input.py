@@ -195,6 +195,22 @@ def test_an_hdf5_file_that_is_not_ismrmrd(server: Running, tmp_path: Path) -> No
     assert raw(server, record.id) == content
 
 
+def test_images_before_a_bad_readout(server: Running) -> None:
+    sent = scans.frames(4)
+    sent[3].head["kspace_encode_step_1"][5] = 999
+    stream = scans.stream(sent)
+    known = {record.id for record in server.service.scans()}
+    heard = converse(server.mrd, stream)
+    (record,) = [record for record in server.service.scans() if record.id not in known]
+    images = sorted(heard.images, key=lambda image: image.counters.repetition)
+    for image, readouts in zip(images, sent[:3], strict=True):
+        scans.assert_true(image.pixels[0, 0], readouts)
+    assert heard.texts == [f"ERROR {record.reason}"] and heard.closed
+    assert "readout 41 has kspace_encode_step_1 999, the header's limits allow 0 to 11" in record.reason
+    assert (record.state, record.images) == (State.FAILED, 3)
+    assert stream.startswith(raw(server, record.id))
+
+
 def test_a_second_header(server: Running) -> None:
     heard = converse(server.mrd, HEADER + encode_header(b"<x/>"))
     assert len(heard.texts) == 1

@@ -96,7 +96,7 @@ def described(index: FrameIndex) -> tuple[object, ...]:
 def test_a_frame_is_out_with_its_last_line() -> None:
     head = heads(24, kspace_encode_step_1=np.arange(24) % 8, repetition=np.arange(24) // 8)
     assembler = Assembler(header(limits={"repetition": (0, 2)}))
-    when = [len(assembler.add(head[i : i + 1])) for i in range(24)]
+    when = [len(list(assembler.add(head[i : i + 1]))) for i in range(24)]
     assert np.flatnonzero(when).tolist() == [7, 15, 23]
     assert assembler.finish() == []
 
@@ -111,7 +111,7 @@ def test_interleaved_slices_are_told_apart() -> None:
 def test_averages_wait_for_each_other() -> None:
     head = heads(16, kspace_encode_step_1=np.arange(16) % 8, average=np.arange(16) // 8)
     assembler = Assembler(header(limits={"average": (0, 1)}))
-    assert assembler.add(head[:15]) == []
+    assert not list(assembler.add(head[:15]))
     (index,) = assembler.add(head[15:])
     assert index.complete and len(index.rows) == 16
 
@@ -133,7 +133,7 @@ def test_an_accelerated_frame_ends_at_its_flag() -> None:
 
 def test_an_accelerated_frame_without_flags_ends_with_the_scan() -> None:
     assembler = Assembler(header(acceleration=(2, 1)))
-    assert assembler.add(heads(4, kspace_encode_step_1=np.arange(0, 8, 2))) == []
+    assert not list(assembler.add(heads(4, kspace_encode_step_1=np.arange(0, 8, 2))))
     (index,) = assembler.finish()
     assert index.complete
 
@@ -222,7 +222,7 @@ def test_the_largest_limits_cost_no_memory() -> None:
     limits = dict.fromkeys(COUNTERS, (0, 65535))
     assembler = Assembler(header(limits=limits, trajectory=Trajectory.RADIAL))
     many = heads(1000, kspace_encode_step_1=np.arange(1000), slice=np.arange(1000), trajectory_dimensions=2)
-    assert assembler.add(many) == []
+    assert not list(assembler.add(many))
     assert len(assembler.finish()) == 1000
 
 
@@ -230,6 +230,37 @@ def refused(scan: ScanHeader, head: NDArray[np.void]) -> str:
     with pytest.raises(ScanError) as caught:
         assembled(scan, head)
     return str(caught.value)
+
+
+@given(measurements(), st.lists(st.integers(0, 60), max_size=4), st.integers(0, 59), st.integers(0, 3))
+def test_what_came_before_a_bad_readout_is_whole(
+    measurement: tuple[ScanHeader, NDArray[np.void]], cuts: list[int], place: int, kind: int
+) -> None:
+    scan, head = measurement
+    bad = place % len(head)
+    head["flags"][bad] = 0  # an imaging readout, which every check looks at
+    field = ("slice", "active_channels", "encoding_space_ref", "set")[kind]
+    head[field][bad:] = 9  # several are bad, the first one counts
+    head["repetition"][bad + 1 :] = 9
+    before = Assembler(scan)
+    expected = [described(index) for index in before.add(head[:bad])]
+    assembler = Assembler(scan)
+    found: list[tuple[object, ...]] = []
+    edges = sorted({0, *(cut % len(head) for cut in cuts), len(head)})
+    with pytest.raises(ScanError, match=f"readout {bad} (has|refers)"):
+        for a, b in pairwise(edges):
+            found.extend(map(described, assembler.add(head[a:b])))
+    assert found == expected
+    assert assembler.readouts == bad
+    assert assembler.noise_rows.tolist() == before.noise_rows.tolist()
+
+
+def test_the_earliest_bad_readout_is_named_whatever_is_wrong_with_it() -> None:
+    head = heads(8, kspace_encode_step_1=np.arange(8))
+    head["active_channels"][6] = 3
+    head["number_of_samples"][4] = 4
+    head["slice"][2] = 1
+    assert "readout 2 has slice 1" in refused(header(), head)
 
 
 def test_a_counter_outside_its_limits_is_refused() -> None:
