@@ -13,7 +13,7 @@ MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (d
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Declare `bench ingest|load|kernels|report`."""
+    """Declare `bench ingest|load|kernels|methods|report`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help="measure this machine, beside peers in the same run"
     )
@@ -26,6 +26,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
     numeric = kinds.add_parser("kernels", help="NUFFT, CG-SENSE, ESPIRiT and GRAPPA on the CPU beside other packages")
     numeric.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all cores)")
+    accuracy = kinds.add_parser("methods", help="every method's error on simulated scans with exact truth")
+    accuracy.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     for kind in (ingest, load, numeric):
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
         kind.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
@@ -53,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace) -> list[report.Row]:
     if args.kind == "kernels":
         return _measure_kernels(args)
+    if args.kind == "methods":
+        return _measure_methods()
     from bench import ingest, load
 
     storage = ingest.Storage(args.disk.resolve(), args.memory)
@@ -71,6 +75,13 @@ def _measure_kernels(args: argparse.Namespace) -> list[report.Row]:
     for what in missing:
         print(f"not measured, {what}")
     return rows
+
+
+def _measure_methods() -> list[report.Row]:
+    import kernels
+    from bench import methods
+
+    return methods.measure(kernels.on("cpu"))
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:

@@ -1,0 +1,173 @@
+"""Every method on simulated scans with exact truth: the error, beside the one that noise alone would make.
+
+`python -m bench.methods > docs/methods.md` makes the page from the newest stored result.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.report import Row
+from kernels.contract import Kernels
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.scan import Flag, Image, Readouts, Scan
+from recon.simulate import SimulatedScan, Truth, simulate
+
+CALIBRATION_LINES = 24
+MATRIX, COILS = 96, 8
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A row of the table: `method` on the scan of `protocol`, of whose lines every `acceleration`-th is kept."""
+
+    family: str
+    protocol: str
+    method: str
+    acceleration: int = 1
+
+    @property
+    def name(self) -> str:
+        """What the row is called in results."""
+        factor = f".r{self.acceleration}" if self.acceleration > 1 else ""
+        return f"methods.{self.protocol}{factor}.{self.method}"
+
+
+def _cases() -> Iterator[Case]:
+    whole = {
+        "2-D spin echo": "brain-se",
+        "3-D gradient echo": "head-gre3d",
+        "multi-echo gradient echo": "abdomen-multiecho",
+        "inversion recovery": "brain-ir",
+        "MOLLI, ECG-triggered": "heart-molli",
+        "diffusion shells, averages": "brain-dwi",
+        "phase-contrast cine": "carotid-pc",
+        "DCE time series, 3-D": "breast-dce",
+        "DSC time series": "brain-dsc",
+    }
+    yield from (Case(family, protocol, "fft") for family, protocol in whole.items())
+    for factor in (2, 3):
+        for method in ("grappa", "sense", "cg-sense", "l1-wavelet", "tv"):
+            yield Case("2-D spin echo, undersampled", "brain-se", method, factor)
+    for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
+        yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
+
+
+CASES = tuple(_cases())
+
+# Who else judges a method in the tests, besides the exact truth: the program, and the test that asks it.
+JUDGES: Mapping[str, tuple[str, str]] = {
+    "fft": ("`ismrmrd_recon_cartesian_2d`", "tests/recon/test_pipeline.py"),
+    "gridding": ("BART", "tests/recon/methods/test_gridding.py"),
+    "cg-sense": ("BART", "tests/recon/methods/test_cg_sense.py"),
+    "l1-wavelet": ("BART", "tests/recon/methods/test_sparse.py"),
+    "tv": ("BART", "tests/recon/methods/test_sparse.py"),
+}
+
+
+def measure(kernels: Kernels, cases: Sequence[Case] = CASES, *, matrix: int = MATRIX, coils: int = COILS) -> list[Row]:
+    """A row for each case: root-mean-square of its images' errors relative to truth, beside the predicted one."""
+    scans: dict[str, SimulatedScan] = {}
+    rows = []
+    for case in cases:
+        if case.protocol not in scans:
+            scans[case.protocol] = simulate(case.protocol, seed=1, matrix=matrix, coils=coils)
+        rows.append(_row(case, scans[case.protocol], kernels))
+    return rows
+
+
+def _row(case: Case, simulated: SimulatedScan, kernels: Kernels) -> Row:
+    scan = undersampled(simulated.scan, case.acceleration) if case.acceleration > 1 else simulated.scan
+    found = {image.counters: image for image in reconstruct(scan, Recipe(case.method), kernels)}
+    errors = tuple(error(found[truth.counters], truth) for truth in simulated.truth)
+    value, predicted = _rms(errors), _rms([truth.predicted_nrmse for truth in simulated.truth])
+    return Row(case.name, value, "NRMSE", predicted, value / predicted, errors)
+
+
+def error(image: Image, truth: Truth) -> float:
+    """Root of Σ(image − truth)² / Σ truth² over the object."""
+    difference = (np.abs(image.pixels[0]) - truth.pixels)[truth.mask]
+    return float(np.linalg.norm(difference) / np.linalg.norm(truth.pixels[truth.mask]))
+
+
+def _rms(values: Sequence[float]) -> float:
+    return sqrt(sum(value * value for value in values) / len(values))
+
+
+def undersampled(scan: Scan, factor: int) -> Scan:
+    """Every `factor`-th line of a fully sampled 2-D Cartesian scan, and calibration lines in the centre of k-space."""
+    encoding = scan.header.encodings[0]
+    size = encoding.encoded.matrix[1]
+    header = replace(scan.header, encodings=(replace(encoding, acceleration=(factor, 1), calibration_mode="embedded"),))
+    return replace(scan, header=header, readouts=tuple(_thinned(run, size, factor) for run in scan.readouts))
+
+
+def _thinned(run: Readouts, size: int, factor: int) -> Readouts:
+    line = run.head["kspace_encode_step_1"].astype(np.int64)
+    regular = line % factor == size // 2 % factor
+    centre = np.abs(line - size // 2 + 0.25) <= CALIBRATION_LINES / 2
+    noise = (run.head["flags"] & np.uint64(Flag.IS_NOISE_MEASUREMENT.mask)) != 0
+    kept = np.flatnonzero(regular | centre | noise)
+    head = run.head[kept].copy()
+    _mark(head, (centre & ~noise)[kept], regular[kept])
+    return Readouts(head, run.samples[kept])
+
+
+def _mark(head: NDArray[np.void], centre: NDArray[np.bool_], regular: NDArray[np.bool_]) -> None:
+    head["flags"][centre & regular] |= np.uint64(Flag.IS_PARALLEL_CALIBRATION_AND_IMAGING.mask)
+    head["flags"][centre & ~regular] |= np.uint64(Flag.IS_PARALLEL_CALIBRATION.mask)
+
+
+# ---- the page ----
+
+HEAD = """# Methods
+
+What each method makes of simulated scans whose truth is known exactly. *Error* is the root of Σ(image − truth)² / Σ truth² over the object, over all images of the scan; *noise alone* is what the noise of the fully sampled scan must cause there, and what a perfect reconstruction of all lines shows. Undersampled scans keep every R-th line and 24 calibration lines, so their noise is at least √R larger. Methods run with their defaults.
+
+A judge is a program of others that the tests ask about the same method.
+
+| sequence family | method | protocol | R | error | noise alone | ratio | judge |
+|---|---|---|---|---|---|---|---|
+"""  # noqa: E501 (one paragraph of the page per line)
+
+
+def page(stored: Path) -> str:
+    """The whole page, from a stored result."""
+    document = json.loads(stored.read_text(encoding="utf-8"))
+    rows = {row["id"]: row for row in document["rows"]}
+    lines = [_line(case, rows[case.name]) for case in CASES if case.name in rows]
+    about = document["environment"]
+    foot = f"\nMeasured on {about['date'][:10]} at commit `{about['commit']}`: `bench/results/{stored.name}`."
+    made = (
+        "Made by `python -m bench.methods > docs/methods.md` from the newest result of `recon-cluster bench methods`."
+    )
+    return HEAD + "".join(lines) + f"{foot} {made}\n"
+
+
+def _line(case: Case, row: Mapping[str, float]) -> str:
+    judge, test = JUDGES.get(case.method, ("", ""))
+    shown = f"{judge} ([test](../{test}))" if judge else "–"
+    numbers = f"{100 * row['value']:.2f} % | {100 * row['baseline']:.2f} % | {row['ratio']:.2f}"
+    return f"| {case.family} | `{case.method}` | `{case.protocol}` | {case.acceleration} | {numbers} | {shown} |\n"
+
+
+def newest(folder: Path = RESULTS) -> Path:
+    """The stored result whose name, which begins with its date, comes last; raises FileNotFoundError."""
+    found = sorted(path for path in folder.glob("*-methods.json") if re.match(r"\d{4}-\d\d-\d\d-", path.name))
+    if not found:
+        raise FileNotFoundError(f"no result of `recon-cluster bench methods` lies in {folder}: run it first")
+    return found[-1]
+
+
+if __name__ == "__main__":
+    print(page(newest()), end="")

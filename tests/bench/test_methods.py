@@ -1,0 +1,68 @@
+"""The table of methods: errors on simulated scans, and the page made of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import kernels
+from bench import methods
+from bench.methods import CASES, JUDGES, Case, measure, undersampled
+from bench.report import Row
+from recon.assemble import is_calibration
+from recon.methods import METHODS
+from recon.simulate import PROTOCOLS, simulate
+
+ROOT = Path(__file__).parents[2]
+CPU = kernels.on("cpu")
+
+
+def test_cases_name_what_exists() -> None:
+    assert {case.protocol for case in CASES} <= set(PROTOCOLS)
+    assert {case.method for case in CASES} <= set(METHODS)
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+def test_judges_are_asked_by_the_tests_that_are_named() -> None:
+    asked = {"BART": "Bart(", "`ismrmrd_recon_cartesian_2d`": "ismrmrd_recon("}
+    for judge, test in JUDGES.values():
+        assert asked[judge] in (ROOT / test).read_text(encoding="utf-8"), test
+
+
+def test_an_undersampled_scan_keeps_its_noise_scan_its_lattice_and_its_centre() -> None:
+    scan = simulate("brain-se", matrix=48, coils=2).scan
+    thin = undersampled(scan, 3)
+    assert len(thin.readouts[0].head) == len(scan.readouts[0].head)
+    head = thin.readouts[1].head
+    lines = np.unique(head["kspace_encode_step_1"])
+    assert {0, 3, 6, 9, 45} <= set(lines.tolist())
+    assert set(range(12, 36)) <= set(lines.tolist())
+    assert len(lines) == 24 + 8  # and every third of the other 24
+    only = np.unique(head["kspace_encode_step_1"][is_calibration(head["flags"])])
+    assert (only % 3 != 0).all()
+    assert thin.header.encodings[0].acceleration == (3, 1)
+
+
+def test_full_scans_err_as_predicted_and_undersampled_ones_more() -> None:
+    full, half = measure(CPU, [Case("a", "brain-ir", "fft"), Case("b", "brain-se", "grappa", 2)], matrix=48, coils=6)
+    assert full.ratio == pytest.approx(1.0, abs=0.05)
+    assert half.ratio is not None
+    assert 1.0 < half.ratio < 3.0
+    assert (len(full.samples), len(half.samples)) == (6, 5)
+
+
+def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
+    rows = [asdict(Row(case.name, 0.04, "NRMSE", 0.02, 2.0)) for case in CASES]
+    about = {"date": "2026-01-02T03:04:05+00:00", "commit": "abc"}
+    for day in ("2026-01-01", "2026-01-02"):
+        stored = tmp_path / f"{day}-cpu-abc-methods.json"
+        stored.write_text(json.dumps({"environment": about, "rows": rows}), encoding="utf-8")
+    assert methods.newest(tmp_path).name.startswith("2026-01-02")
+    page = methods.page(methods.newest(tmp_path))
+    assert "| 2-D spin echo, undersampled | `grappa` | `brain-se` | 2 | 4.00 % | 2.00 % | 2.00 | – |" in page
+    with pytest.raises(FileNotFoundError, match="no result of `recon-cluster bench methods` lies in"):
+        methods.newest(tmp_path / "empty")
