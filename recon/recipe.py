@@ -46,6 +46,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
+    "partial_fourier": Parameter("off", choices=("off", "homodyne", "pocs")),
     "gfactor": Parameter(False),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
@@ -55,12 +56,12 @@ PARAMETERS: Mapping[str, Parameter] = {
 _COMMON = ("output", "oversampling", "whiten")
 _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
 METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
-    AUTO: (*_COMMON, "combine", "trajectory_unit"),
-    "fft": (*_COMMON, "combine"),
-    "grappa": (*_COMMON, "combine", "gfactor"),
+    AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
+    "fft": (*_COMMON, "combine", "partial_fourier"),
+    "grappa": (*_COMMON, "combine", "partial_fourier", "gfactor"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
-    "sense": (*_COMMON, "gfactor"),
-    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps", "sets"),
+    "sense": (*_COMMON, "partial_fourier", "gfactor"),
+    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps", "sets", "partial_fourier"),
     "l1-wavelet": (*_COMMON, *_SPARSE),
     "tv": (*_COMMON, *_SPARSE),
     "null": (),
@@ -124,6 +125,11 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
     values = {name: _valid(name, given.get(name, default_of(method, name))) for name in sorted(names)}
     if values.get("maps") == "walsh" and values.get("sets") != 1:
         raise RecipeError(f"sets is {values['sets']}, but maps walsh makes one set: ask for maps espirit or sets 1")
+    if values.get("sets", 1) != 1 and values.get("partial_fourier", "off") != "off":
+        raise RecipeError(
+            f"sets is {values['sets']}, whose images are combined without phase, but partial_fourier is"
+            f" {values['partial_fourier']}, which needs it: ask for partial_fourier off or sets 1"
+        )
     if values.get("sets", 1) != 1 and values["output"] != "magnitude":
         raise RecipeError(
             f"sets is {values['sets']}, whose images are combined without phase, but output is {values['output']}:"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from recon.espirit import VIRTUAL
+from recon.grappa import Lattice, centre_of, lattice_of, spanned
 from recon.lines import is_cartesian
 from recon.methods.gridding import SECONDS_PER_POINT
-from recon.methods.grids import fft_seconds, points, resize, target_of, voxels
+from recon.methods.grids import Target, fft_seconds, points, resize, target_of, voxels
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
+from recon.methods.partial import Extents, completed, extents_of
 from recon.methods.problem import problem_of
 from recon.operators import regularised
 from recon.recipe import Recipe
@@ -23,7 +27,17 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     problem = problem_of(frame, target, calibration, recipe, workbench)
     normal = regularised(problem.normal, recipe.number("lambda"))
     found = cg(normal, problem.rhs, iterations=int(recipe.number("iterations")), tolerance=1e-6)
-    return [image_of(frame, resize(problem.pixels(found), target.shape), target, recipe=recipe)]
+    pixels = problem.pixels(found)
+    if frame.sampled is not None and recipe["partial_fourier"] != "off":
+        pixels = completed(pixels.astype(np.complex64), _sides(frame, target), recipe, workbench.kernels)
+    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]
+
+
+def _sides(frame: Frame, target: Target) -> Extents:
+    """The sides of k-space that were measured, between the outermost lines."""
+    assert frame.sampled is not None
+    lattice = lattice_of(frame.sampled, centre_of(frame.sampled)) or Lattice(1, 1, 0, (0, 0))
+    return extents_of(frame, spanned(frame.sampled, lattice), target)
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:

@@ -10,6 +10,7 @@ from recon.methods.combine import combined
 from recon.methods.grids import Pixels, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
+from recon.methods.partial import completed, extents_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -22,27 +23,42 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         )
     target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
     kspace, crop, kernels = resize(frame.kspace, target.full), inner(target), workbench.kernels
-    if recipe["combine"] == "rss":  # the coils' images are never kept
+    partial = recipe["partial_fourier"] != "off"
+    if recipe["combine"] == "rss" and not partial:  # the coils' images are never kept
         pixels: Pixels = kernels.ifft_rss(kspace, crop=crop, whitening=calibration.whitening)
     else:
-        pixels = combined(kernels.ifft(kspace, axes=3, crop=crop), calibration, kernels, how="adaptive")
+        images = kernels.ifft(kspace, axes=3, crop=crop)
+        if partial:
+            images = completed(images, extents_of(frame, _spanned(frame.sampled), target), recipe, kernels)
+        pixels = combined(images, calibration, kernels, how=recipe.text("combine"))
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
-    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=unmeasured(frame.sampled))]
+    comments = unmeasured(frame.sampled, completion=recipe.text("partial_fourier"))
+    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
 
 
-def unmeasured(sampled: NDArray[np.bool_]) -> tuple[str, ...]:
-    """What a reader must know of a zero-filled image: partial Fourier blurs, undersampling aliases."""
+def _spanned(sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The smallest box [kz, ky] round all measured lines."""
+    box = np.zeros_like(sampled)
+    z, y = np.nonzero(sampled)
+    box[z.min() : z.max() + 1, y.min() : y.max() + 1] = True
+    return box
+
+
+def unmeasured(sampled: NDArray[np.bool_], *, completion: str = "off") -> tuple[str, ...]:
+    """What a reader must know of an image: partial Fourier blurs where nothing completes it, undersampling aliases."""
     return tuple(
-        _describe(np.flatnonzero(sampled.any(axis=axis)), sampled.shape[1 - axis], name)
+        _describe(np.flatnonzero(sampled.any(axis=axis)), sampled.shape[1 - axis], name, completion)
         for axis, name in ((0, "kspace_encode_step_1"), (1, "kspace_encode_step_2"))
         if not sampled.any(axis=axis).all()
     ) or _scattered(sampled)
 
 
-def _describe(measured: NDArray[np.intp], size: int, name: str) -> str:
+def _describe(measured: NDArray[np.intp], size: int, name: str, completion: str) -> str:
     missing = size - len(measured)
     if measured[-1] - measured[0] + 1 == len(measured):
+        if completion != "off":
+            return f"partial Fourier along {name}: {missing} of {size} lines are completed by {completion}"
         return f"partial Fourier along {name}: {missing} of {size} lines are zero-filled, resolution is reduced"
     return f"undersampled along {name}: {missing} of {size} lines are zero-filled, the image is aliased"
 

@@ -25,6 +25,7 @@ from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolatio
 from recon.methods.hybrid import hybrid, region
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
+from recon.methods.partial import completed, extents_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -56,12 +57,16 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     if interpolated:
         lines = regridded(lines, target, kernels)
     images = coil_images(lines, target, kernels)
+    box = spanned(frame.sampled, lattice)
+    if recipe["partial_fourier"] != "off":
+        z, y, x = extents_of(frame, box, target)
+        images = completed(images, (x, z, y), recipe, kernels)
     how = recipe.text("combine")
     maps = maps_from(images) if how == "adaptive" else images
     pixels: Pixels = np.moveaxis(kernels.rss(images) if how == "rss" else kernels.combine(images, maps), 0, -1)
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
-    comments = fft.unmeasured(spanned(frame.sampled, lattice))
+    comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
     found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
     if recipe["gfactor"]:
         field = (target.full[2] if interpolated else images.shape[1], *target.full[:2])

@@ -11,10 +11,11 @@ from recon.grappa import Lattice, Mask, centre_of, lattice_of, spanned
 from recon.methods import fft
 from recon.methods.combine import check_finite
 from recon.methods.grappa import regridded
-from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
+from recon.methods.grids import Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
+from recon.methods.partial import completed, extents_of
 from recon.methods.problem import CENTRE_LINES, check_centre
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
@@ -46,10 +47,12 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     if interpolated:
         lines = regridded(lines, target, kernels)
     image, factor = unfolded(lines, known, lattice, kernels)
-    pixels = on_target(image, target, kernels)
+    pixels, box = on_target(image, target, kernels), spanned(frame.sampled, lattice)
+    if recipe["partial_fourier"] != "off":
+        pixels = completed(pixels, extents_of(frame, box, target), recipe, kernels)
     if target.full != frame.encoding.encoded.matrix:
         pixels = pixels * interpolation(frame.encoding, target)
-    comments = fft.unmeasured(spanned(frame.sampled, lattice))
+    comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
     images = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
     if recipe["gfactor"]:
         images.append(factor_of(frame, resize(nearest(factor, target), target.shape), target, recipe=recipe))
@@ -85,7 +88,7 @@ def unfolded(lines: Complex, known: Complex, lattice: Lattice, kernels: Kernels)
     return unfold(folded, np.moveaxis(maps, -1, 1), folding_of(lattice, grid, (z, y)))
 
 
-def on_target(image: Complex, target: Target, kernels: Kernels) -> Pixels:
+def on_target(image: Complex, target: Target, kernels: Kernels) -> Complex:
     """`image` [x, z, y] as [z, y, x] inside the encoded field of view, with the target's voxels."""
     z, y, _ = inner(target)
     full = target.full[:2]

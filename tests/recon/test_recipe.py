@@ -29,7 +29,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
             values[name] = draw(st.floats(parameter.minimum, parameter.maximum))
     if values.get("output", "magnitude") != "magnitude":
         values.pop("combine", None)
-    if values.get("output", "magnitude") != "magnitude" or values.get("maps") == "walsh":
+    needs_phase = values.get("output", "magnitude") != "magnitude" or values.get("partial_fourier", "off") != "off"
+    if needs_phase or values.get("maps") == "walsh":
         values.pop("sets", None)
     return Recipe(method, values)
 
