@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 
 from recon.errors import RecipeError
 
@@ -55,7 +56,7 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 _COMMON = ("output", "oversampling", "whiten")
 _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
-METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
+_OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier"),
     "grappa": (*_COMMON, "combine", "partial_fourier", "gfactor"),
@@ -66,6 +67,9 @@ METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {
     "tv": (*_COMMON, *_SPARSE),
     "null": (),
 }
+EXTENSIONS = entry_points(group="recon_cluster.methods")
+# A method of another package may be given every parameter; what it does not read has no effect.
+METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {entry.name: tuple(PARAMETERS) for entry in EXTENSIONS} | dict(_OWN)
 # Where a method's default differs from the usual one of PARAMETERS.
 METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {"l1-wavelet": {"iterations": 30}, "tv": {"iterations": 30}}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 
+from recon.errors import RecipeError
 from recon.lines import is_cartesian
 from recon.methods.cg_sense import CG_SENSE
 from recon.methods.fft import FFT
@@ -14,14 +16,29 @@ from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
-from recon.recipe import AUTO, METHOD_PARAMETERS, Recipe
+from recon.recipe import AUTO, EXTENSIONS, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
 
 __all__ = ["METHODS", "Method", "Workbench", "choose", "decide"]
 
-METHODS: Mapping[str, Method] = {
+_OWN: Mapping[str, Method] = {
     method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
 }
+
+
+def _foreign(entry: EntryPoint) -> Method:
+    """The method that another package adds; raises RecipeError where it cannot be used."""
+    method = entry.load()
+    if entry.name in _OWN or not isinstance(method, Method) or method.name != entry.name:
+        package = entry.dist.name if entry.dist else entry.value
+        raise RecipeError(
+            f"the package {package} adds {entry.value} as the method {entry.name!r}, expected a Method of this name"
+            f" that is not one of {', '.join(_OWN)}: correct its entry point, or remove the package"
+        )
+    return method
+
+
+METHODS: Mapping[str, Method] = dict(_OWN) | {entry.name: _foreign(entry) for entry in EXTENSIONS}
 
 
 def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
