@@ -11,7 +11,7 @@ from enum import IntEnum, StrEnum
 from pathlib import Path
 
 from recon.recipe import Recipe
-from recon.scan import Image
+from recon.scan import Counters, Image
 
 
 class Priority(IntEnum):
@@ -65,6 +65,7 @@ class FrameRef:
     readouts: tuple[Extent, ...]
     noise: tuple[Extent, ...] = ()
     warnings: tuple[str, ...] = ()  # what assembly noticed, for the image's comments
+    counters: Counters | None = None  # the frame's name
 
     @property
     def bytes(self) -> int:

@@ -12,7 +12,7 @@ from cluster.runs import RunTable
 from recon.assemble import Assembler, FrameIndex
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
-from recon.methods import METHODS, choose, decide
+from recon.methods import METHODS, choose, decide, grouping_of
 from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WireLimits
 from recon.recipe import AUTO, Recipe
 from recon.scan import ScanHeader
@@ -110,8 +110,8 @@ class ScanStream:
         step = Step()
         try:
             self._decoder.finish()
-            if self._assembler is not None:
-                self._add(self._assembler.finish(), step)
+            if self.header is not None:
+                self._add(self._sorting(self.header).finish(), step)
         except ReconError as error:
             step.error = error
         return step
@@ -126,7 +126,7 @@ class ScanStream:
                     self._readouts(message, step)
                     continue
                 if isinstance(message, HeaderXml):
-                    self._open(message)
+                    self._header_extent = Extent(message.offset, self._decoder.position - message.offset, 1)
                 step.messages.append(message)
                 if self.closed:
                     break
@@ -134,18 +134,19 @@ class ScanStream:
             step.error = error
         return step
 
-    def _open(self, message: HeaderXml) -> None:
-        assert self.header is not None
-        self._assembler = Assembler(self.header)
-        self._header_extent = Extent(message.offset, self._decoder.position - message.offset, 1)
+    def _sorting(self, header: ScanHeader) -> Assembler:
+        """The assembler: made when the recipe can change no more."""
+        if self._assembler is None:
+            self._assembler = Assembler(header, grouping_of(self.recipe))
+        return self._assembler
 
     def _readouts(self, message: AcquisitionRun, step: Step) -> None:
-        assert self._assembler is not None
+        assert self.header is not None
         most = self._config.scan_readouts
         head = message.readouts.head[: most - self._runs.readouts]
         self._runs.add(message.offset, stride=message.stride, count=len(head))
         self._coils = message.readouts.samples.shape[1]
-        self._add(self._assembler.add(head), step)
+        self._add(self._sorting(self.header).add(head), step)
         if len(head) < len(message.readouts.head):
             raise LimitError(f"the scan has more than {most} readouts, the limit here: split it")
 
@@ -179,6 +180,7 @@ class ScanStream:
             self._runs.extents(index.rows),
             self._noise(self._assembler),
             index.warnings,
+            index.counters,
         )
         self.frames += 1
         return FrameReady(

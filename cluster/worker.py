@@ -20,9 +20,9 @@ from recon.device import open_device
 from recon.errors import ReconError
 from recon.mrd.header import parse_header
 from recon.mrd.wire import Decoder, HeaderXml, WireLimits
-from recon.pipeline import reconstruct_frame
+from recon.pipeline import reconstruct_material
 from recon.recipe import Recipe
-from recon.scan import Image, ScanHeader
+from recon.scan import Image, Material, ScanHeader
 
 _log = logging.getLogger(__name__)
 
@@ -77,10 +77,13 @@ class Worker:
     def _images(self, frame: FrameRef, recipe: Recipe, *, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
         start = self._clock()
         header = self._header(frame)
-        readouts = read_readouts(frame.spool, frame.readouts)
-        noise = read_readouts(frame.spool, frame.noise)
+        material = Material(
+            read_readouts(frame.spool, frame.readouts),
+            read_readouts(frame.spool, frame.noise),
+            frame.counters,
+        )
         mapped = self._clock()
-        images = reconstruct_frame(header, readouts, noise, recipe, self._kernels, self._cache)
+        images = reconstruct_material(header, material, recipe, self._kernels, self._cache)
         stages += [("read", mapped - start), ("reconstruct", self._clock() - mapped)]
         return tuple(self._signed(image, frame) for image in images)
 

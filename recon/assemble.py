@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,8 @@ _VIEW: np.dtype[np.void] = np.dtype(
 )
 # Columns of `sizes` and `layout` side by side.
 SAMPLES, _, COILS, PRE, POST, _, SPACE, AXES = range(8)
-_NAMING = [COUNTERS.index(name) for name in ("slice", "contrast", "phase", "repetition", "set")]
+_NAMES = ("slice", "contrast", "phase", "repetition", "set")
+_NAMING = [COUNTERS.index(name) for name in _NAMES]
 
 
 def is_imaging(flags: NDArray[np.uint64]) -> Mask:
@@ -89,6 +90,38 @@ class FrameIndex:
     complete: bool = True
     warnings: tuple[str, ...] = ()
     calibrated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """Which readouts make a frame, where it is not those whose counters agree.
+
+    `ignored` naming counters tell no frames apart and count as 0. With a `window`, every so many readouts make a frame,
+    the next one `stride` readouts later: frames then share readouts and are numbered by their repetition counter.
+    """
+
+    ignored: tuple[str, ...] = ()
+    window: int = 0
+    stride: int = 0
+
+
+BY_COUNTERS = Grouping()
+
+
+@dataclass(slots=True)
+class _Window:
+    """The readouts that frames to come still need, and how many frames there were."""
+
+    rows: Rows
+    frames: int = 0
+
+    def slide(self, rows: Rows, grouping: Grouping) -> Iterator[Rows]:
+        """The frames that further `rows` complete; leaves what the next ones need."""
+        self.rows = np.concatenate((self.rows, rows))
+        while len(self.rows) >= grouping.window:
+            yield self.rows[: grouping.window]
+            self.rows = self.rows[grouping.stride :]
+            self.frames += 1
 
 
 @dataclass(slots=True)
@@ -168,14 +201,17 @@ class Assembler:
     readouts contradict the header. Readouts are numbered from 0 in wire order, whatever they are.
     """
 
-    def __init__(self, header: ScanHeader) -> None:
+    def __init__(self, header: ScanHeader, grouping: Grouping = BY_COUNTERS) -> None:
         self._header = header
+        self._grouping = grouping
+        self._told = np.array([name not in grouping.ignored for name in _NAMES], np.int64)  # which counters name frames
         self._coils = header.coils
         self._coils_source = "the header says"
         self._checked: NDArray[np.uint16] | None = None  # the last layout that passed: a whole scan has one or two
         self._samples: dict[int, int] = {}
         self._lines: dict[int, Lines] = {}
         self._open: dict[Key, _Open] = {}
+        self._windows: dict[Key, _Window] = {}
         self._passes: dict[Key, int] = {}
         self._noise: list[Rows] = []
         self._calibration: list[Rows] = []
@@ -264,7 +300,7 @@ class Assembler:
                 " noise), expected at least one: send the measurement itself"
             )
         keys = sorted(self._open, key=lambda key: int(self._open[key].rows[0][0]))
-        return [self._close(key, until=self.readouts) for key in keys]
+        return self._short() + [self._close(key, until=self.readouts) for key in keys]
 
     def _note(self, run: _Run) -> None:
         """Remember noise and calibration readouts."""
@@ -281,7 +317,7 @@ class Assembler:
 
     def _embed(self, run: _Run) -> None:
         """Keep calibration lines that belong to a frame until it is complete."""
-        names = np.column_stack((run.layout[:, SPACE].astype(np.int64), run.counters[:, _NAMING]))
+        names = np.column_stack((run.layout[:, SPACE].astype(np.int64), run.counters[:, _NAMING] * self._told))
         for places in _equal_rows(names) if len(names) else ():
             key = names[places[0]].tolist()
             self._embedded.setdefault(tuple(key), []).append(run.rows[places])
@@ -292,7 +328,7 @@ class Assembler:
         codes = lines.code(counters)
         flag = ENDS_VOLUME if lines.high[STEP_2] > lines.low[STEP_2] else ENDS_SLICE
         ends = ((run.flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
-        naming = counters[:, _NAMING]
+        naming = counters[:, _NAMING] * self._told
         if (naming == naming[0]).all():
             return list(self._feed((space, *naming[0].tolist()), rows, codes, ends))
         done: list[FrameIndex] = []
@@ -301,6 +337,9 @@ class Assembler:
         return done
 
     def _feed(self, key: Key, rows: Rows, codes: Rows, ends: Mask) -> Iterator[FrameIndex]:
+        if self._grouping.window:
+            yield from self._slide(key, rows)
+            return
         while len(rows):
             frame = self._open.setdefault(key, _Open())
             n = frame.cut(codes, ends, self._lines[key[0]])
@@ -309,6 +348,25 @@ class Assembler:
             if n:
                 yield self._close(key, until=int(rows[taken - 1]))
             rows, codes, ends = rows[taken:], codes[taken:], ends[taken:]
+
+    def _slide(self, key: Key, rows: Rows) -> Iterator[FrameIndex]:
+        window = self._windows.setdefault(key, _Window(rows[:0]))
+        for taken in window.slide(rows, self._grouping):
+            yield FrameIndex(_numbered(key, window.frames), taken)
+
+    def _short(self) -> list[FrameIndex]:
+        """Of series too short for one window: a frame of what there is."""
+        wanted = self._grouping.window
+        return [
+            FrameIndex(
+                _numbered(key, 0),
+                window.rows,
+                complete=False,
+                warnings=(f"only {len(window.rows)} readouts came, a window takes {wanted}",),
+            )
+            for key, window in self._windows.items()
+            if not window.frames
+        ]
 
     def _close(self, key: Key, *, until: int) -> FrameIndex:
         frame = self._open.pop(key)
@@ -357,6 +415,14 @@ class Assembler:
         _check_samples(encoding, layout, rows, expected=self._samples[space])
         if not is_cartesian(encoding):
             _check_trajectory(encoding, layout[:, AXES], rows)
+
+
+def _numbered(key: Key, frame: int) -> Counters:
+    if frame > ANY:
+        raise ScanError(
+            f"the windows make more than {ANY + 1} frames, which images cannot count: choose a larger stride"
+        )
+    return replace(Counters(*key), repetition=frame)
 
 
 def _joined(parts: list[Rows]) -> Rows:

@@ -15,26 +15,29 @@ from recon.cache import Cache
 from recon.errors import ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
-from recon.methods import METHODS, Workbench, choose
+from recon.methods import METHODS, Workbench, choose, grouping_of
 from recon.methods.null import NULL
 from recon.prepare import whitening
 from recon.recipe import Recipe
-from recon.scan import Calibration, Image, Readouts, Scan, ScanHeader
+from recon.scan import Calibration, Image, Material, Readouts, Scan, ScanHeader
 
 
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
     """The images of a whole scan, frame after frame; raises ReconError with the reason where it cannot be."""
-    indices, noise = frames_of(scan)
+    indices, noise = frames_of(scan, recipe)
     cache = Cache() if cache is None else cache
     for index in indices:
-        readouts = select(scan.readouts, index.rows)
-        for image in reconstruct_frame(scan.header, readouts, noise, recipe, kernels, cache):
+        material = Material(select(scan.readouts, index.rows), noise, index.counters)
+        for image in reconstruct_material(scan.header, material, recipe, kernels, cache):
             yield replace(image, comments=index.warnings + image.comments)
 
 
-def frames_of(scan: Scan) -> tuple[list[FrameIndex], list[Readouts]]:
-    """The frames of a scan in the order in which they are complete, and its noise readouts."""
-    assembler = Assembler(scan.header)
+def frames_of(scan: Scan, recipe: Recipe | None = None) -> tuple[list[FrameIndex], list[Readouts]]:
+    """The frames of a scan in the order in which they are complete, and its noise readouts.
+
+    They are those that counters name unless the `recipe` has others.
+    """
+    assembler = Assembler(scan.header, grouping_of(recipe or Recipe()))
     indices = [index for run in scan.readouts for index in assembler.add(run.head)]
     indices += assembler.finish()
     return indices, select(scan.readouts, assembler.noise_rows)
@@ -49,11 +52,19 @@ def reconstruct_frame(
     cache: Cache,
 ) -> list[Image]:
     """The images of one frame from exactly its `readouts`, whitened where there is `noise`; raises ReconError."""
+    return reconstruct_material(header, Material(readouts, noise), recipe, kernels, cache)
+
+
+def reconstruct_material(
+    header: ScanHeader, material: Material, recipe: Recipe, kernels: Kernels, cache: Cache
+) -> list[Image]:
+    """The same for a frame whose name need not be that of its first readout."""
+    readouts, noise = material.readouts, material.noise
     encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
     recipe = choose(recipe, encoding, calibrated=any(is_calibration(run.head["flags"]).any() for run in readouts))
     try:
         with np.errstate(all="ignore"):  # what is not finite shows in the image
-            images = _images(header, readouts, noise, recipe, Workbench(kernels, cache))
+            images = _images(header, material, recipe, Workbench(kernels, cache))
     except FloatingPointError as error:
         raise _blame([*readouts, *noise]) from error
     if not all(np.isfinite(image.pixels).all() for image in images):
@@ -61,21 +72,17 @@ def reconstruct_frame(
     return [_finished(image, header) for image in images]
 
 
-def _images(
-    header: ScanHeader,
-    readouts: Sequence[Readouts],
-    noise: Sequence[Readouts],
-    recipe: Recipe,
-    workbench: Workbench,
-) -> list[Image]:
+def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
     method = METHODS[recipe.method]
     if method is NULL:
         return []
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
-    frame = gather(header, readouts, trajectory_unit=unit, calibration=method.calibration)
+    frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
+    if material.counters is not None:
+        frame = replace(frame, counters=material.counters)
     calibration = Calibration()
-    if noise and recipe["whiten"]:
-        calibration = _whitening(header, noise, frame.sample_time_us, workbench.cache)
+    if material.noise and recipe["whiten"]:
+        calibration = _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
     return method.run(frame, calibration, recipe, workbench)
 
 

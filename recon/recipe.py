@@ -46,6 +46,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-2),
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
+    "window": Parameter(0, minimum=0, maximum=1e6),
+    "stride": Parameter(0, minimum=0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
     "partial_fourier": Parameter("off", choices=("off", "homodyne", "pocs")),
     "gfactor": Parameter(False),
@@ -55,14 +57,25 @@ PARAMETERS: Mapping[str, Parameter] = {
 }
 
 _COMMON = ("output", "oversampling", "whiten")
+_WINDOW = ("window", "stride")
 _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier"),
     "grappa": (*_COMMON, "combine", "partial_fourier", "gfactor"),
-    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps"),
+    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW),
     "sense": (*_COMMON, "partial_fourier", "gfactor"),
-    "cg-sense": (*_COMMON, "trajectory_unit", "eps", "iterations", "lambda", "maps", "sets", "partial_fourier"),
+    "cg-sense": (
+        *_COMMON,
+        "trajectory_unit",
+        "eps",
+        "iterations",
+        "lambda",
+        "maps",
+        "sets",
+        "partial_fourier",
+        *_WINDOW,
+    ),
     "l1-wavelet": (*_COMMON, *_SPARSE),
     "tv": (*_COMMON, *_SPARSE),
     "null": (),

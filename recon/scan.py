@@ -7,7 +7,7 @@ as in MRD and DICOM.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, StrEnum
 
@@ -275,6 +275,18 @@ def vector3(values: NDArray[np.floating]) -> Vector3:
     """Three numbers (x, y, z) of a head as plain floats."""
     x, y, z = (float(v) for v in values)
     return x, y, z
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Material:
+    """What one frame is made of: exactly its own `readouts`, as runs in the order of arrival, and what goes with them.
+
+    `noise` are the scan's noise readouts, `counters` the frame's name where it is not that of its first readout.
+    """
+
+    readouts: Sequence[Readouts]
+    noise: Sequence[Readouts] = ()
+    counters: Counters | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 def _images(args: argparse.Namespace) -> tuple[Scan, list[Image]]:
     device = open_device(args.device)
     scan, recipe = read_file(args.file, method=args.method)
-    total = len(frames_of(scan)[0])
+    total = len(frames_of(scan, recipe)[0])
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("reconstructing", total=total)
         images = []

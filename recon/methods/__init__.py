@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 
+from recon.assemble import BY_COUNTERS, Grouping
 from recon.errors import RecipeError
 from recon.lines import is_cartesian
 from recon.methods.cg_sense import CG_SENSE
@@ -19,7 +20,7 @@ from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, EXTENSIONS, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
 
-__all__ = ["METHODS", "Method", "Workbench", "choose", "decide"]
+__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of"]
 
 _OWN: Mapping[str, Method] = {
     method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
@@ -52,6 +53,14 @@ def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
     method, _ = decide(encoding, calibrated=calibrated)
     kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
     return replace(recipe, method=method, parameters=kept)
+
+
+def grouping_of(recipe: Recipe) -> Grouping:
+    """Which readouts make a frame: those that counters name, or a window that slides where the recipe has one."""
+    window = int(recipe.parameters.get("window", 0))
+    if not window:
+        return BY_COUNTERS
+    return Grouping(ignored=("phase", "repetition"), window=window, stride=int(recipe.number("stride")) or window)
 
 
 def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:

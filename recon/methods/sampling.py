@@ -9,12 +9,12 @@ from math import prod
 import numpy as np
 
 from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
-from kernels.geometry import density_pipe_menon
+from kernels.geometry import density_pipe_menon, density_radial
 from kernels.plans import content_key
 from recon.errors import LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
-from recon.scan import Frame
+from recon.scan import Frame, Trajectory
 
 ITERATIONS = 10  # of density compensation; from five on the image changes by less than 0.1 %
 BEYOND = np.pi * 1.001  # a point this far out is outside the image's band, not a rounded π
@@ -71,13 +71,25 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
     plan = kernels.nufft(points, inner(target)[3 - axes :], eps=eps)
     weights = np.zeros(inside.shape, np.float32)
     if frame.density is None:
-        even = density_pipe_menon(kernels, points[inside], plan.shape, iterations=ITERATIONS, round_view=True)
-        weights[inside] = even
+        spokes = _spoke_weights(frame.encoding.trajectory, points) if inside.all() else None
+        if spokes is None:
+            spokes = density_pipe_menon(kernels, points[inside], plan.shape, iterations=ITERATIONS, round_view=True)
+        weights[inside] = spokes.reshape(-1)
     else:
         weights[inside] = frame.density[inside]
         weights = normalised(weights, plan)
     scale = np.float32(prod(target.full) / np.sqrt(prod(frame.encoding.encoded.matrix)))
     return Sampling(plan, weights, scale)
+
+
+def _spoke_weights(kind: Trajectory, points: Real) -> Real | None:
+    """Weights [shot, sample] in closed form for straight spokes of a plane, which a moving window makes ever new."""
+    if kind not in (Trajectory.RADIAL, Trajectory.GOLDEN_ANGLE) or points.shape[-1] != 2:
+        return None
+    try:
+        return density_radial(points)
+    except ValueError:  # the header says radial, the points are no spokes through the centre
+        return None
 
 
 def normalised(weights: Real, plan: NufftPlan) -> Real:

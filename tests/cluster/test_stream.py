@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ from recon.mrd.wire import (
     encode_text,
     encode_waveform,
 )
-from recon.scan import Waveform
+from recon.scan import Counters, Waveform
 from tests.cluster import scans
 
 ECG = encode_waveform(Waveform(np.zeros((1, 10), np.uint32), 2500.0, kind=0, time_stamp=1))
@@ -128,6 +129,16 @@ def test_frames_of_a_kind_have_one_key(spool: Path) -> None:
 DATA_OF_THREE = scans.stream(FRAMES)
 HEADER = encode_header(write_header(scans.header()))
 BODY = encode_readouts(FRAMES[0]).tobytes()
+
+
+def test_a_window_cuts_frames_that_share_readouts(tmp_path: Path) -> None:
+    method = '{"method": "gridding", "window": 4, "stride": 3}'
+    frames = frames_of(pour(make(tmp_path, method=method), HEADER + BODY))
+    assert [frame.frame.counters for frame in frames] == [Counters(repetition=i) for i in range(len(frames))]
+    extents = [frame.frame.readouts[0] for frame in frames]
+    assert all(extent.count == 4 for extent in extents)
+    assert all(b.offset - a.offset == 3 * a.stride for a, b in pairwise(extents))
+    assert len(frames) == 1 + (scans.LINES - 4) // 3
 
 
 @pytest.mark.parametrize(

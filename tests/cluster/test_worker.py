@@ -67,7 +67,7 @@ def test_defect_of_ours_is_reported_as_one(
     def defect(*_: object) -> None:
         raise IndexError("7")
 
-    monkeypatch.setattr("cluster.worker.reconstruct_frame", defect)
+    monkeypatch.setattr("cluster.worker.reconstruct_material", defect)
     done = Worker("w", WorkerSettings()).run(batch(ready[:1]))
     assert done.results[0].error == "internal error in frame 0 (IndexError): report it with the server's log"
     assert "worker w met a defect in frame 0 of scan s" in caplog.text

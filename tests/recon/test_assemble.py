@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recon.assemble import Assembler, FrameIndex, is_imaging
+from recon.assemble import Assembler, FrameIndex, Grouping, is_imaging
 from recon.errors import HeaderError, ScanError
 from recon.scan import COUNTERS, Counters, Flag, ScanHeader, Trajectory
 from tests.recon.builders import header, heads, lines
@@ -339,3 +339,44 @@ def test_limits_that_exceed_the_matrix_are_refused() -> None:
 def test_falling_limits_are_refused() -> None:
     with pytest.raises(HeaderError, match="limits of slice are 3 to 1, expected a rising range within 0 to 65535"):
         assembled(header(limits={"slice": (3, 1)}), heads(1))
+
+
+# ---- frames that counters do not name ----
+
+SLIDING = Grouping(ignored=("phase", "repetition"), window=5, stride=2)
+
+
+@given(cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_a_window_slides_over_the_readouts_of_each_slice(cuts: list[int]) -> None:
+    count = 40
+    scan = header(limits={"slice": (0, 1), "phase": (0, 3), "repetition": (0, 1)})
+    head = heads(count, slice=np.arange(count) % 2, phase=np.arange(count) % 4, repetition=np.arange(count) // 20)
+    assembler = Assembler(scan, SLIDING)
+    edges = [0, *sorted(cuts), count]
+    found = [index for a, b in pairwise(edges) for index in assembler.add(head[a:b])]
+    for number in (0, 1):
+        frames = [index for index in found if index.counters.slice == number]
+        assert [index.counters for index in frames] == [Counters(slice=number, repetition=i) for i in range(8)]
+        for i, index in enumerate(frames):
+            np.testing.assert_array_equal(index.rows, number + 2 * np.arange(2 * i, 2 * i + 5))
+    assert assembler.finish() == []  # what is left over has been seen
+
+
+def test_a_frame_of_a_window_comes_with_its_last_readout() -> None:
+    assembler = Assembler(header(), SLIDING)
+    ready = [len(list(assembler.add(heads(1)))) for _ in range(11)]
+    assert ready == [0, 0, 0, 0, 1, 0, 1, 0, 1, 0, 1]
+
+
+def test_a_series_shorter_than_its_window_is_one_frame() -> None:
+    assembler = Assembler(header(), SLIDING)
+    assert list(assembler.add(heads(3))) == []
+    (index,) = assembler.finish()
+    assert (index.rows.tolist(), index.complete) == ([0, 1, 2], False)
+    assert index.warnings == ("only 3 readouts came, a window takes 5",)
+
+
+def test_windows_that_images_cannot_count_are_refused() -> None:
+    assembler = Assembler(header(), Grouping(window=1, stride=1))
+    with pytest.raises(ScanError, match=r"the windows make more than 65536 frames, .*: choose a larger stride"):
+        list(assembler.add(heads(65537)))

@@ -13,9 +13,9 @@ from kernels.plans import Plans
 from recon.cache import Cache
 from recon.errors import LimitError, RecipeError, ScanError
 from recon.methods import METHODS, Workbench, choose
-from recon.pipeline import reconstruct
+from recon.pipeline import reconstruct, reconstruct_frame
 from recon.recipe import Recipe
-from recon.scan import Calibration, Trajectory
+from recon.scan import Calibration, Readouts, Trajectory
 from recon.simulate import nrmse, simulate
 from tests import tolerances
 from tests.recon.builders import header, heads, noise
@@ -166,9 +166,6 @@ def test_auto_grids_what_is_not_cartesian() -> None:
 
 
 def test_other_units_of_the_trajectory_are_named_by_the_recipe() -> None:
-    from recon.pipeline import reconstruct_frame
-    from recon.scan import Readouts
-
     points = spokes(20, 32)
     head = heads(20, samples=32, kspace_encode_step_1=np.arange(20), trajectory_dimensions=2)
     data = noise(np.random.default_rng(1), (20, 2, 32))
@@ -183,3 +180,32 @@ def test_other_units_of_the_trajectory_are_named_by_the_recipe() -> None:
         )
     ]
     assert distance(images[1][0].pixels, images[0][0].pixels) < tolerances.moved(32)
+
+
+def test_a_sliding_window_makes_the_images_of_its_readouts() -> None:
+    """Real time: the images of a window are those of a scan that has these readouts only."""
+    scan = simulate("heart-radial", seed=3, coils=2, matrix=32, repetitions=1).scan
+    recipe = Recipe("gridding", {"window": 21, "stride": 8})
+    images = list(reconstruct(scan, recipe, CPU))
+    noise_run, run = scan.readouts
+    assert len(images) == 1 + (len(run.head) - 21) // 8
+    assert [image.counters.repetition for image in images] == list(range(len(images)))
+    for i in (0, 3, len(images) - 1):
+        part = slice(8 * i, 8 * i + 21)
+        alone = reconstruct_frame(
+            scan.header,
+            [Readouts(run.head[part], run.samples[part], run.trajectory[part])],  # type: ignore[index]
+            [noise_run],
+            Recipe("gridding"),
+            CPU,
+            Cache(),
+        )
+        np.testing.assert_array_equal(images[i].pixels, alone[0].pixels)
+        assert images[i].time_stamp == run.head["acquisition_time_stamp"][8 * i]
+
+
+def test_what_is_called_radial_but_has_no_spokes_is_weighted_all_the_same() -> None:
+    points = grid_points((32, 32)).astype(np.float32)
+    shots = shots_of(blob_kspace(points, (3, -5), 32 * 32)[None], points, space=encoding((1, 32, 32), kind=RADIAL))
+    image = image_by("gridding", shots)
+    assert distance(image.pixels[0, 0], blob((32, 32), (3, -5))) < tolerances.weighted(32, np.pi, sigma=SIGMA)
