@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from cluster.events import Refused
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Why a scan is not taken: `word` for the metric, `sentence` for the client, seconds until asking again."""
+    """Why a scan is not taken: a `word` for the metric, the `sentence` for the client, seconds until asking again."""
 
-    word: str
+    word: Refused
     sentence: str
     retry_after_s: float | None = None
 
@@ -18,10 +20,10 @@ class Refusal:
 def refusal(*, draining: bool, in_flight: int, most_in_flight: int) -> Refusal | None:
     """Why no new scan may come in now, or None."""
     if draining:
-        return Refusal("draining", "the server is shutting down and takes no new scan: send it to another", 30.0)
+        return Refusal(Refused.DRAINING, "the server is shutting down and takes no new scan: send it to another", 30.0)
     if in_flight >= most_in_flight:
         sentence = f"{in_flight} scans are in flight, the server takes {most_in_flight} at once: send it again later"
-        return Refusal("full", sentence, 5.0)
+        return Refusal(Refused.FULL, sentence, 5.0)
     return None
 
 

@@ -40,6 +40,21 @@ class State(StrEnum):
         return self in (State.DONE, State.FAILED, State.CANCELLED, State.INCOMPLETE, State.DEAD)
 
 
+class Refused(StrEnum):
+    """Why a scan was not taken, in one word: the label of the metric."""
+
+    FULL = "full"  # as many scans, connections or uploads as may be
+    DRAINING = "draining"
+    DISK = "disk"
+    LIMITS = "limits"
+    RECIPE = "recipe"
+    HEADER = "header"
+    WIRE = "wire"
+    FILE = "file"
+    LEFT = "left"  # the sender went, or was too slow, before the header was complete
+    FAULT = "fault"  # ours
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
     """A run of `count` equal-sized messages in a spool file: first byte `offset`, one every `stride` bytes."""
@@ -179,7 +194,7 @@ class WorkerLost:
 class ScanRefused:
     """A scan was not taken."""
 
-    reason: str  # a short word for the metric: full, draining, disk, limits, recipe, header
+    reason: Refused
 
 
 @dataclass(frozen=True, slots=True)

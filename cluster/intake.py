@@ -6,23 +6,35 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cluster.config import ClusterConfig
-from cluster.events import BytesReceived, Event, Priority, ScanOpened, ScanReceived, ScanRefused, State
+from cluster.events import BytesReceived, Event, Priority, Refused, ScanOpened, ScanReceived, ScanRefused, State
 from cluster.job import EndedError, ScanRecord
 from cluster.live import LiveScan
 from cluster.recorder import Recorder
 from cluster.spool import Spool, SpoolFile
 from cluster.stream import ScanStream, Step
-from recon.errors import HeaderError, LimitError, RecipeError, ReconError, RefusedError
+from recon.errors import (
+    FileError,
+    HeaderError,
+    InputError,
+    LimitError,
+    RecipeError,
+    ReconError,
+    RefusedError,
+    ScanError,
+)
 from recon.mrd.wire import Message
 
 # Telling the scheduler of every chunk would cost more than receiving it.
 _REPORT_BYTES = 16 << 20
-_WORDS: tuple[tuple[type[ReconError], str], ...] = (
-    (RecipeError, "recipe"),
-    (HeaderError, "header"),
-    (LimitError, "limits"),
-    (RefusedError, "disk"),
-    (ReconError, "wire"),
+_WORDS: tuple[tuple[type[ReconError], Refused], ...] = (
+    (RecipeError, Refused.RECIPE),
+    (HeaderError, Refused.HEADER),
+    (LimitError, Refused.LIMITS),
+    (RefusedError, Refused.DISK),
+    (FileError, Refused.FILE),
+    (InputError, Refused.WIRE),
+    (ScanError, Refused.WIRE),
+    (ReconError, Refused.FAULT),
 )
 
 
@@ -95,11 +107,12 @@ class Reception:
         )
         self._received(complete=False, reason=str(error), failed=True, word=_word(error))
 
-    def _received(self, *, complete: bool, reason: str, failed: bool = False, word: str = "header") -> None:
+    def _received(self, *, complete: bool, reason: str, failed: bool = False, word: Refused = Refused.LEFT) -> None:
         if self.live.opened:
             self.desk.post(ScanReceived(self.live.record.id, complete, self.stream.frames, reason, failed))
             return
-        self.desk.post(ScanRefused(word))
+        if not self.live.cancelled:
+            self.desk.post(ScanRefused(word))
         self.desk.recorder.end(self.live, State.FAILED if failed else State.INCOMPLETE, reason=reason)
 
     def _open(self) -> None:
@@ -328,5 +341,5 @@ def _deadline_s(config: ClusterConfig, priority: Priority) -> float:
     }[priority]
 
 
-def _word(error: ReconError) -> str:
+def _word(error: ReconError) -> Refused:
     return next(word for kind, word in _WORDS if isinstance(error, kind))

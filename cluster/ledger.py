@@ -45,10 +45,11 @@ class Ledger:
             try:
                 self._connection.executemany(_UPSERT, map(_row, records))
                 self._connection.executemany(
-                    "INSERT INTO log VALUES (?, ?, ?)", ((line.scan, line.time_s, line.text) for line in lines)
+                    "INSERT INTO log VALUES (?, ?, ?)", ((line.scan, line.time_s, _clean(line.text)) for line in lines)
                 )
                 self._connection.execute("COMMIT")
-            except sqlite3.Error:
+            except BaseException:
+                # Whatever it was: a transaction left open would refuse all that follow.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
@@ -91,7 +92,7 @@ class Ledger:
 
     def _records(self, query: str, *values: object) -> list[ScanRecord]:
         with self._lock:
-            rows = self._connection.execute(query, values).fetchall()
+            rows = self._connection.execute(query, [_clean(v) if isinstance(v, str) else v for v in values]).fetchall()
         return [_record(row) for row in rows]
 
 
@@ -100,7 +101,12 @@ def _row(record: ScanRecord) -> list[object]:
     values["state"] = record.state.value
     values["priority"] = int(record.priority)
     values["warnings"] = json.dumps(record.warnings)
-    return list(values.values())
+    return [_clean(value) if isinstance(value, str) else value for value in values.values()]
+
+
+def _clean(text: str) -> str:
+    """`text` with what UTF-8 cannot say (half of a surrogate pair) written as an escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _record(row: tuple[object, ...]) -> ScanRecord:

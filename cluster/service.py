@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from cluster.events import (
     Command,
     Event,
     FinishScan,
+    Refused,
     ReplaceWorker,
     ScanCancelled,
     ScanReceived,
@@ -43,7 +45,7 @@ from cluster.recorder import Recorder, Storer
 from cluster.replay import replay
 from cluster.scheduler import Rules, Scheduler
 from cluster.workers import Workers
-from recon.errors import FileError, ReconError, RefusedError
+from recon.errors import FileError, RecipeError, ReconError, RefusedError
 from recon.recipe import resolve
 from recon.scan import Image
 
@@ -140,21 +142,22 @@ class Service:
 
     def open_scan(self, request: ScanRequest) -> Intake:
         """Begin to receive a scan; raises RefusedError, DuplicateError, RecipeError before any of its bytes."""
-        resolve(request.method)
-        now = self._clocks.wall_s()
-        record = ScanRecord(
-            new_scan_id(now, self._clocks.noise(10)),
-            State.RECEIVING,
-            request.transport,
-            method=request.method,
-            priority=request.priority,
-            name=request.name,
-            idempotency_key=request.idempotency_key,
-            created_s=now,
-        )
-        with self._lives_lock:
-            self._admit(request)
-            live = self._enter(record)
+        with self._refusals():
+            resolve(request.method)
+            now = self._clocks.wall_s()
+            record = ScanRecord(
+                new_scan_id(now, self._clocks.noise(10)),
+                State.RECEIVING,
+                request.transport,
+                method=request.method,
+                priority=request.priority,
+                name=request.name,
+                idempotency_key=request.idempotency_key,
+                created_s=now,
+            )
+            with self._lives_lock:
+                self._admit(request)
+                live = self._enter(record)
         return Intake(self._desk, live)
 
     def lookup(self, idempotency_key: str) -> ScanRecord | None:
@@ -247,8 +250,8 @@ class Service:
 
     # --- the server ---------------------------------------------------------------------------------------------------
 
-    def refused(self, word: str) -> None:
-        """Have a scan counted that a gateway did not take, by a short word for why."""
+    def refused(self, word: Refused) -> None:
+        """Have a scan counted that a gateway did not take, and why."""
         self._loop.post(ScanRefused(word))
 
     def cluster(self) -> dict[str, Any]:
@@ -282,6 +285,21 @@ class Service:
 
     # --- inside -------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Have scans counted that the block does not let in for another reason than those counted where they arise."""
+        try:
+            yield
+        except RecipeError:
+            self.refused(Refused.RECIPE)
+            raise
+        except ReconError:
+            raise
+        except Exception:
+            # A defect of ours: who asked hears of it elsewhere.
+            self.refused(Refused.FAULT)
+            raise
+
     def _admit(self, request: ScanRequest | None) -> None:
         """Raise RefusedError if no scan may come in now; called with the lock held."""
         if request and (record := self.lookup(request.idempotency_key)):
@@ -295,7 +313,7 @@ class Service:
         try:
             self._spool.check()
         except RefusedError:
-            self.refused("disk")
+            self.refused(Refused.DISK)
             raise
 
     def _enter(self, record: ScanRecord) -> LiveScan:
@@ -304,7 +322,7 @@ class Service:
             live = LiveScan(record, self._results)
         except OSError as error:
             _log.exception("the images of scan %s cannot be kept", record.id)
-            self.refused("disk")
+            self.refused(Refused.DISK)
             # Not the error itself, which names a path of the server's.
             words = f"the images of the scan cannot be kept ({error.strerror}): check the server's disk, send it again"
             raise DiskFullError(words, retry_after_s=60.0) from error

@@ -44,7 +44,7 @@ from cluster.documents import (
     record_document,
     record_schema,
 )
-from cluster.events import State
+from cluster.events import Refused, State
 from cluster.gateway import pictures
 from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain
@@ -163,7 +163,7 @@ async def post_scan(
         raise HTTPException(415, f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
     asked = ScanRequest("http", method, read_priority(priority), name, idempotency_key)
     if not context.uploads.take():
-        context.service.refused("full")
+        context.service.refused(Refused.FULL)
         most = context.uploads.most
         raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=2.0)
     with context.uploads.held():

@@ -19,11 +19,6 @@ class Slots:
         self._lock = threading.Lock()
         self._taken = 0
 
-    @property
-    def taken(self) -> int:
-        """Places in use."""
-        return self._taken
-
     def take(self) -> bool:
         """Whether there was a place; it is the caller's until `release`."""
         with self._lock:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from cluster.documents import recipes_document
-from cluster.events import State
+from cluster.events import Refused, State
 from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain, prepare
 from cluster.intake import Intake
@@ -59,11 +59,6 @@ class MrdGateway:
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._accept, name="mrd-accept", daemon=True)
-
-    @property
-    def connections(self) -> int:
-        """Open connections."""
-        return self._slots.taken
 
     def start(self) -> None:
         """Listen."""
@@ -137,7 +132,7 @@ class MrdGateway:
                     self._changed.notify_all()
 
     def _refuse(self, connection: socket.socket) -> None:
-        self._service.refused("full")
+        self._service.refused(Refused.FULL)
         most = self._slots.most
         words = f"all {most} connections are in use: connect again later, or raise max_connections"
         with self._refusals.held(), connection, suppress(OSError):

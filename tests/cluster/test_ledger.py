@@ -93,6 +93,22 @@ def test_failed_transaction_leaves_nothing(ledger: Ledger) -> None:
     ledger.commit([FULL])
 
 
+def test_text_that_utf8_cannot_say_is_escaped(ledger: Ledger) -> None:
+    odd = replace(FULL, name="half \ud83d", reason="\udc80 came", idempotency_key="\ud800")
+    ledger.commit([odd], [LogLine(odd.id, 1.0, "read \udfff")])
+    stored = ledger.find("\ud800")
+    assert stored is not None
+    assert (stored.name, stored.reason) == ("half \\ud83d", "\\udc80 came")
+    assert [line.text for line in ledger.log(odd.id)] == ["read \\udfff"]
+
+
+def test_a_record_that_sqlite_cannot_hold_does_not_block_the_next(ledger: Ledger) -> None:
+    with pytest.raises(OverflowError):
+        ledger.commit([replace(FULL, bytes=1 << 63)])
+    ledger.commit([FULL])
+    assert ledger.scan(FULL.id) == FULL
+
+
 def test_threads_share_it(ledger: Ledger) -> None:
     def work(number: int) -> None:
         for step in range(20):

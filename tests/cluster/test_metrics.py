@@ -21,6 +21,7 @@ from cluster.events import (
     FrameReady,
     FrameRef,
     Priority,
+    Refused,
     ReplaceWorker,
     ScanOpened,
     ScanRefused,
@@ -104,7 +105,7 @@ def history() -> Iterator[tuple[float, Event | Command]]:
     yield 4.0, BatchDone("w0", 9, results, 2.0)  # of a lease that is no longer its own
     yield 5.0, FinishScan("a", State.FAILED, "x")
     yield 5.0, FinishScan("a", State.FAILED, "x")
-    yield 5.0, ScanRefused("full")
+    yield 5.0, ScanRefused(Refused.FULL)
     yield 6.0, StartBatch("w0", Batch(2, "k", RECIPE, (frame(0, "b"),)))
     yield 8.0, WorkerLost("w0", "died: status 9")
     yield 8.0, ReplaceWorker("w0", "died: status 9")

@@ -66,13 +66,6 @@ def waiting(tmp_path: Path) -> Iterator[Service]:
         yield running
 
 
-def is_right(image: Image, readouts: object) -> bool:
-    # Each pixel adds up n products in float32: rounding grows with log2 n in an FFT, and a little in the coil sum.
-    expected = scans.truth(readouts)  # type: ignore[arg-type]
-    tolerance = 4 * np.finfo(np.float32).eps * np.log2(expected.size) * expected.max()
-    return bool(np.abs(image.pixels[0, 0] - expected).max() <= tolerance)
-
-
 def by_repetition(service: Service, scan: str) -> list[Image]:
     return sorted(service.images(scan), key=lambda image: image.counters.repetition)
 
@@ -95,7 +88,7 @@ def test_images_are_the_inverse_transform(service: Service) -> None:
     assert all(times)
     assert times[0] <= times[1] <= min(times[2:])
     for image, readouts in zip(by_repetition(service, record.id), sent, strict=True):
-        assert is_right(image, readouts)
+        scans.assert_true(image.pixels[0, 0], readouts)
         assert image.provenance.worker in ("w0", "w1")
 
 
@@ -111,7 +104,7 @@ def test_any_chunks_over_any_transport_give_the_same(shared: Service, chunk: int
     assert shared.wait(intake.scan_id, 30.0).state is State.DONE
     assert shared.raw_path(intake.scan_id).read_bytes() == data
     for image, readouts in zip(by_repetition(shared, intake.scan_id), sent, strict=True):
-        assert is_right(image, readouts)
+        scans.assert_true(image.pixels[0, 0], readouts)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +133,7 @@ def test_images_can_be_followed_while_the_scan_comes_in(service: Service) -> Non
     messages = service.follow(intake.scan_id)
     (early,) = Decoder().feed(next(messages))
     assert isinstance(early, ImageMessage)
-    assert is_right(early.image, first)
+    scans.assert_true(early.image.pixels[0, 0], first)
     assert service.scan(intake.scan_id).state is State.RECEIVING
     scans.send(intake, data[cut:])
     intake.finish()
@@ -261,6 +254,13 @@ def test_a_stream_without_a_header_is_refused_and_recorded(
     text = service.metrics_text().decode()
     assert f'recon_refused_total{{reason="{word}"}} 1.0' in text
     assert "recon_scans_accepted_total 0.0" in text
+
+
+def test_a_name_that_utf8_cannot_say_holds_nobody_up(service: Service) -> None:
+    data = scans.stream(scans.frames(1))
+    record = scans.run(service, data, name="half \ud83d")
+    assert (record.state, record.name) == (State.DONE, "half \\ud83d")
+    assert scans.run(service, data).state is State.DONE
 
 
 def test_nan_fails_its_frame_alone(service: Service) -> None:
@@ -469,7 +469,7 @@ def test_requeue_runs_a_scan_again_with_the_same_images(service: Service) -> Non
     assert {name for name in ScanRecord.__slots__ if getattr(first, name) != getattr(second, name)} <= unlike
     assert second.finished_s > first.finished_s
     for image, readouts in zip(by_repetition(service, first.id), sent, strict=True):
-        assert is_right(image, readouts)
+        scans.assert_true(image.pixels[0, 0], readouts)
     assert "requeued" in log_of(service, first.id)
 
 
@@ -525,7 +525,7 @@ def test_many_scanners_at_once(service: Service) -> None:
     for number, record in records.items():
         assert (record.state, record.images) == (State.DONE, 4)
         for image, readouts in zip(by_repetition(service, record.id), sent[number], strict=True):
-            assert is_right(image, readouts)
+            scans.assert_true(image.pixels[0, 0], readouts)
 
 
 def test_log_is_bounded(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from cluster.worker import Worker, WorkerSettings
 from recon.errors import DeviceError
 from recon.mrd.wire import encode_close, encode_header, encode_readouts
 from tests.cluster import scans
-from tests.cluster.test_service import is_right
 
 FRAMES = scans.frames(3)
 
@@ -42,7 +41,7 @@ def test_does_a_batch(ready: list[FrameReady]) -> None:
     assert [result.frame for result in done.results] == [frame.frame for frame in ready]
     for result, readouts in zip(done.results, FRAMES, strict=True):
         (image,) = result.images
-        assert is_right(image, readouts)
+        scans.assert_true(image.pixels[0, 0], readouts)
         assert image.provenance.worker == "w"
         assert {stage for stage, _ in result.stages_s} == {"read", "reconstruct"}
         assert all(0 <= seconds <= done.seconds for _, seconds in result.stages_s)
