@@ -45,6 +45,7 @@ def _offset(name: str) -> int:
     return int(READOUT_HEAD.fields[name][1])
 
 
+SEPARATE = ("separate", "external")  # calibration modes whose lines serve all later images of their slice
 EMBEDDED = ("embedded", "interleaved")  # calibration modes whose lines belong to the image among which they stand
 
 
@@ -80,7 +81,8 @@ def is_calibration(flags: NDArray[np.uint64]) -> Mask:
 class FrameIndex:
     """One frame by reference: its `counters` and the global numbers of its readouts `rows` in the order of arrival.
 
-    Among the rows are calibration lines embedded in the frame, which some methods use; no other frame has them either.
+    Among the rows are calibration lines, which some methods use: those embedded in the frame, which no other frame has,
+    or those of a separate scan of the slice, which all later frames of it have.
     `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
     says in words what is wrong; `calibrated` whether lines that only calibrate are among the rows.
     """
@@ -216,6 +218,7 @@ class Assembler:
         self._noise: list[Rows] = []
         self._calibration: list[Rows] = []
         self._embedded: dict[Key, list[Rows]] = {}
+        self._separate: dict[tuple[int, int], list[Rows]] = {}  # by encoding space and slice
         self.readouts = 0  # how many were added
         self.imaging = 0  # how many of them belong to frames
 
@@ -267,7 +270,7 @@ class Assembler:
         if not alike:
             counted = run.take(run.imaging | is_calibration(run.flags) | ((run.flags & NOISE) != 0))
             self._check_coils(counted.layout, counted.rows)
-        framed = run if run.imaging.all() else run.take(run.imaging | self._is_embedded(run))
+        framed = run if run.imaging.all() else run.take(run.imaging | self._calibrates(run, EMBEDDED))
         spaces = framed.layout[:1, SPACE] if alike else np.unique(framed.layout[:, SPACE])
         for space in spaces.tolist():
             part = framed if alike else framed.take(framed.layout[:, SPACE] == space)
@@ -281,7 +284,8 @@ class Assembler:
         """The frames that checked readouts complete, in the order of their last readout."""
         if not run.imaging.all():
             self._note(run)
-            self._embed(run.take(self._is_embedded(run)))
+            self._embed(run.take(self._calibrates(run, EMBEDDED)))
+            self._keep(run.take(self._calibrates(run, SEPARATE)))
             run = run.take(run.imaging)
         self.imaging += len(run.rows)
         spaces = run.layout[:, SPACE]
@@ -308,12 +312,19 @@ class Assembler:
             if wanted.any():
                 known.append(run.rows[wanted])
 
-    def _is_embedded(self, run: _Run) -> Mask:
-        """Which readouts only calibrate, and belong to the frame among whose readouts they stand."""
-        modes = np.array([encoding.calibration_mode in EMBEDDED for encoding in self._header.encodings])
+    def _calibrates(self, run: _Run, kinds: tuple[str, ...]) -> Mask:
+        """Which readouts only calibrate, in encoding spaces of one of these calibration modes."""
+        modes = np.array([encoding.calibration_mode in kinds for encoding in self._header.encodings])
         space = run.layout[:, SPACE]
-        embedded: Mask = is_calibration(run.flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
-        return embedded
+        chosen: Mask = is_calibration(run.flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
+        return chosen
+
+    def _keep(self, run: _Run) -> None:
+        """Remember calibration lines that all later frames of their encoding space and slice use."""
+        names = np.column_stack((run.layout[:, SPACE].astype(np.int64), run.counters[:, COUNTERS.index("slice")]))
+        for places in _equal_rows(names) if len(names) else ():
+            space, slice_ = names[places[0]].tolist()
+            self._separate.setdefault((space, slice_), []).append(run.rows[places])
 
     def _embed(self, run: _Run) -> None:
         """Keep calibration lines that belong to a frame until it is complete."""
@@ -377,6 +388,9 @@ class Assembler:
                 f"the readouts repeat counters: this is image {passes} of slice {key[1]}, repetition {key[4]}",
             )
         rows = self._with_embedded(key, frame, until)
+        if key[:2] in self._separate:
+            lines = _joined(self._separate[key[0], key[1]])
+            rows = np.sort(np.concatenate((rows, lines[lines < until])))
         return FrameIndex(Counters(*key), rows, complete, warnings, calibrated=len(rows) > frame.count)
 
     def _with_embedded(self, key: Key, frame: _Open, until: int) -> Rows:

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.assemble import is_imaging
+from recon.assemble import SEPARATE, is_calibration, is_imaging
 from recon.errors import ScanError
-from recon.lines import is_cartesian, step_limits
+from recon.lines import STEP_1, STEP_2, Lines, is_cartesian, lines_of, step_limits
 from recon.mrd import trajectory as wire_trajectory
 from recon.scan import COUNTERS, Counters, Encoding, Flag, Frame, Geometry, Readouts, ScanHeader, Vector3, vector3
 
@@ -55,6 +55,8 @@ def gather(
     k-space of a complete frame in natural order is a view of the samples. Raises ScanError.
     """
     encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    if calibration and is_cartesian(encoding) and encoding.calibration_mode in SEPARATE:
+        return _with_reference(encoding, readouts)
     if not calibration:
         readouts = _imaging(readouts)
     heads = _Heads.of(readouts)
@@ -64,11 +66,40 @@ def gather(
 
 
 def _imaging(readouts: Sequence[Readouts]) -> Sequence[Readouts]:
-    kept = [is_imaging(run.head["flags"]) for run in readouts]
+    return _chosen(readouts, [is_imaging(run.head["flags"]) for run in readouts])
+
+
+def _chosen(readouts: Sequence[Readouts], kept: Sequence[NDArray[np.bool_]]) -> Sequence[Readouts]:
     if all(mask.all() for mask in kept):
         return readouts
     places = [np.flatnonzero(mask) for mask in kept]
     return [_take(run, _as_slice(rows)) for run, rows in zip(readouts, places, strict=True) if len(rows)]
+
+
+def _with_reference(encoding: Encoding, readouts: Sequence[Readouts]) -> Frame:
+    """The frame of the imaging lines, with those that only calibrate as its reference where they fit its grid."""
+    imaging = _imaging(readouts)
+    frame = _grid(encoding, _Heads.of(imaging), imaging)
+    apart = _chosen(readouts, [is_calibration(run.head["flags"]) for run in readouts])
+    if not apart:
+        return frame
+    samples = {run.samples.shape[2] for run in apart}
+    wanted = imaging[0].samples.shape[2]
+    lines, heads = lines_of(encoding), None if samples != {wanted} else _Heads.of(apart)
+    if heads is None or _outside(lines, heads.counters):
+        found = f"have {sorted(samples)} samples" if heads is None else "have counters outside the header's limits"
+        warning = (
+            f"the separate calibration lines {found}, the image's readouts have {wanted} samples and the"
+            " header's limits: they are not used"
+        )
+        return replace(frame, warnings=(*frame.warnings, warning))
+    return replace(frame, reference=_grid(encoding, heads, apart))
+
+
+def _outside(lines: Lines, counters: Index) -> bool:
+    """Whether the steps among `counters` [readout, counter] leave the grid."""
+    steps = [STEP_1, STEP_2]
+    return bool(((counters < lines.low) | (counters > lines.high))[:, steps].any())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

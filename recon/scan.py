@@ -307,6 +307,7 @@ class Frame:
     Cartesian: `kspace` [coil, kz, ky, kx] complex64 and `sampled` [kz, ky] bool (measured lines; others are zero).
     Otherwise: `kspace` [coil, shot, sample], `trajectory` [shot, sample, axis] float32 in radians per encoded voxel
     with axes ([z,] y, x), and `density` [shot, sample] float32 where the wire carried it.
+    `reference` holds the calibration lines of a separate scan, on the same grid.
     """
 
     kspace: NDArray[np.complex64]
@@ -323,6 +324,7 @@ class Frame:
     user_int: tuple[int, ...] = (0,) * 8  # of the first readout, whatever the sequence put there
     user_float: tuple[float, ...] = (0.0,) * 8
     warnings: tuple[str, ...] = ()
+    reference: Frame | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

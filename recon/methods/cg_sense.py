@@ -9,6 +9,7 @@ from recon.grappa import Lattice, centre_of, lattice_of, spanned
 from recon.lines import is_cartesian
 from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, points, resize, target_of, voxels
+from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import Extents, completed, extents_of
@@ -42,7 +43,7 @@ def _sides(frame: Frame, target: Target) -> Extents:
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
     """K-space and its prepared copy, maps, and one iteration's coil images, of which two are alive at a time."""
-    return 8 * coils * (2 * points(encoding) + 5 * voxels(encoding)) + (64 << 20)
+    return reference_bytes(encoding, coils) + 8 * coils * (2 * points(encoding) + 5 * voxels(encoding)) + (64 << 20)
 
 
 def cost(encoding: Encoding, coils: int) -> float:

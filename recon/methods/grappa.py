@@ -22,7 +22,7 @@ from recon.grappa import (
 from recon.methods import fft
 from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
-from recon.methods.hybrid import hybrid, region
+from recon.methods.hybrid import calibration_of, hybrid, reference_bytes
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
@@ -50,7 +50,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     nx = frame.kspace.shape[-1]
     interpolated = target.full[2] != nx  # the readout's zeros are no samples to calibrate with: they come afterwards
     lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
-    known = region(lines, centre, kernels)
+    known = calibration_of(frame, lines, calibration, kernels)
     check_finite(known)
     weights = calibrate(known, lattice)
     fill(lines, frame.sampled, lattice, weights)
@@ -93,7 +93,12 @@ def coil_images(lines: Complex, target: Target, kernels: Kernels) -> Complex:
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
     """K-space, its transformed copy, the coils' images, and the calibration's equations."""
-    return 8 * coils * 4 * voxels(encoding) + 100 * _unknowns(encoding, coils) ** 2 + (96 << 20)
+    return (
+        reference_bytes(encoding, coils)
+        + 8 * coils * 4 * voxels(encoding)
+        + 100 * _unknowns(encoding, coils) ** 2
+        + (96 << 20)
+    )
 
 
 def cost(encoding: Encoding, coils: int) -> float:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.contract import Complex, Kernels
-from recon.grappa import Box, Mask
+from recon.assemble import SEPARATE
+from recon.grappa import Box, Mask, centre_of
 from recon.methods.combine import whitened
-from recon.methods.grids import resize
-from recon.scan import Calibration
+from recon.methods.grids import resize, voxels
+from recon.scan import Calibration, Encoding, Frame
 
 
 def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, kernels: Kernels) -> Complex:
@@ -32,7 +33,24 @@ def region(lines: Complex, box: Box, kernels: Kernels) -> Complex:
     return kernels.fft(inside, axes=1)
 
 
+def calibration_of(frame: Frame, lines: Complex, calibration: Calibration, kernels: Kernels) -> Complex:
+    """White k-space [coil, kz, ky, kx] to calibrate with, as wide as the frame's hybrid `lines`.
+
+    The fully sampled centre of a separate scan where the frame has one, otherwise of the frame itself.
+    """
+    source = frame.reference or frame
+    assert source.sampled is not None
+    if source is not frame:
+        lines = hybrid(source.kspace, source.sampled, lines.shape[1], calibration, kernels)
+    return region(lines, centre_of(source.sampled), kernels)
+
+
 def middle(kspace: Complex, widest: int) -> Complex:
     """At most the `widest` central samples along each of the last three axes of `kspace`."""
     z, y, x = (min(n, widest) for n in kspace.shape[-3:])
     return resize(kspace, (z, y, x))
+
+
+def reference_bytes(encoding: Encoding, coils: int) -> int:
+    """What the calibration lines of a separate scan take, where the header says that there is one: twice a grid."""
+    return 16 * coils * voxels(encoding) if encoding.calibration_mode in SEPARATE else 0

@@ -56,7 +56,10 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     sampled = resize(frame.sampled[..., None], (*target.full[:2], 1))[..., 0]
     kspace = hybrid(resize(frame.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
     axes = 1 if sampled.shape[0] == 1 else 2
-    maps = _cartesian_maps(kspace, sampled, recipe, kernels)
+    if frame.reference is None:
+        maps = _cartesian_maps(kspace, sampled, recipe, kernels)
+    else:
+        maps = _separate_maps(frame.reference, target, calibration, recipe, kernels)
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
     mask = sampled.reshape(flat[2:]).astype(np.float32)
     if len(maps) == 1:
@@ -73,6 +76,16 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     return Problem(
         sense.normal, sense.adjoint(kspace.reshape(flat)), axes + 1, pixels, float(sampled.mean()), bounded=True
     )
+
+
+def _separate_maps(
+    reference: Frame, target: Target, calibration: Calibration, recipe: Recipe, kernels: Kernels
+) -> Complex:
+    """The same maps as of the frame itself, from the calibration lines of a separate scan."""
+    assert reference.sampled is not None
+    sampled = resize(reference.sampled[..., None], (*target.full[:2], 1))[..., 0]
+    kspace = hybrid(resize(reference.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
+    return _cartesian_maps(kspace, sampled, recipe, kernels)
 
 
 def _one_image(image: Complex, axes: int) -> Pixels:

@@ -12,7 +12,7 @@ from recon.methods import fft
 from recon.methods.combine import check_finite
 from recon.methods.grappa import regridded
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, resize, target_of, voxels
-from recon.methods.hybrid import hybrid, middle, region
+from recon.methods.hybrid import calibration_of, hybrid, middle, reference_bytes
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
@@ -34,15 +34,17 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         raise RecipeError(
             f"the method sense needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use cg-sense or auto"
         )
+    source = (frame.reference or frame).sampled
+    assert source is not None
+    check_centre(source, *(side.stop - side.start for side in centre_of(source)))
     centre = centre_of(frame.sampled)
-    check_centre(frame.sampled, *(side.stop - side.start for side in centre))
     coils = len(frame.kspace)
     lattice = checked(lattice_of(frame.sampled, centre) or Lattice(1, 1, 0, (0, 0)), frame.sampled, coils)
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
     nx = frame.kspace.shape[-1]
     interpolated = target.full[2] != nx
     lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
-    known = region(lines, centre, kernels)
+    known = calibration_of(frame, lines, calibration, kernels)
     check_finite(known)
     if interpolated:
         lines = regridded(lines, target, kernels)
@@ -110,7 +112,7 @@ def nearest(factor: Real, target: Target) -> Real:
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
     """K-space, its transformed copy, the folded images, maps, and maps once more in groups."""
-    return 8 * coils * 7 * voxels(encoding) + (96 << 20)
+    return reference_bytes(encoding, coils) + 8 * coils * 7 * voxels(encoding) + (96 << 20)
 
 
 def cost(encoding: Encoding, coils: int) -> float:

@@ -43,7 +43,7 @@ def measurements(draw: st.DrawFn) -> tuple[ScanHeader, NDArray[np.void]]:
     """A scan of up to three values per counter: some lines left out, some repeated, in any order, with any flags."""
     sizes = [draw(st.integers(1, 3)) for _ in LOOPS]
     limits = {name: (0, size - 1, size // 2) for name, size in zip(LOOPS, sizes, strict=True)}
-    mode = draw(st.sampled_from(("separate", "embedded")))
+    mode = draw(st.sampled_from(("other", "embedded")))
     scan = header((3, 3, 8), limits=limits, acceleration=(draw(st.integers(1, 2)), 1), calibration_mode=mode)
     grid = np.stack(np.unravel_index(np.arange(np.prod(sizes)), sizes), axis=1)
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
@@ -70,7 +70,7 @@ def test_every_imaging_readout_is_in_exactly_one_frame(
     placed = np.concatenate([index.rows for index in frames])
     assert len(np.unique(placed)) == len(placed)
     np.testing.assert_array_equal(np.sort(placed[is_imaging(head["flags"])[placed]]), imaging)
-    if scan.encodings[0].calibration_mode == "separate":
+    if scan.encodings[0].calibration_mode == "other":
         assert len(placed) == len(imaging)
     for index in frames:
         assert (np.diff(index.rows) > 0).all()
@@ -189,7 +189,7 @@ def test_noise_and_calibration_are_remembered() -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "rows"), [("embedded", [0, 1, 2, 3, 4, 5]), ("separate", [0, 2, 3, 5]), ("", [0, 2, 3, 5])]
+    ("mode", "rows"), [("embedded", [0, 1, 2, 3, 4, 5]), ("other", [0, 2, 3, 5]), ("", [0, 2, 3, 5])]
 )
 def test_embedded_calibration_lines_come_with_their_frame(mode: str, rows: list[int]) -> None:
     head = heads(7, kspace_encode_step_1=[0, 3, 2, 4, 5, 6, 7])
@@ -339,6 +339,21 @@ def test_limits_that_exceed_the_matrix_are_refused() -> None:
 def test_falling_limits_are_refused() -> None:
     with pytest.raises(HeaderError, match="limits of slice are 3 to 1, expected a rising range within 0 to 65535"):
         assembled(header(limits={"slice": (3, 1)}), heads(1))
+
+
+@pytest.mark.parametrize("mode", ["separate", "external"])
+def test_separate_calibration_lines_serve_all_later_frames_of_their_slice(mode: str) -> None:
+    """Slice 0 is calibrated before its two repetitions, slice 1 only between them."""
+    slices = {"slice": (0, 1), "repetition": (0, 1)}
+    scan = header((1, 8, 8), limits=slices, acceleration=(4, 1), calibration_mode=mode)
+    line = [3, 4, 0, 4, 0, 4, 2, 0, 4, 0, 4]
+    slice_ = [0, 0, 0, 0, 1, 1, 1, 0, 0, 1, 1]
+    head = heads(11, kspace_encode_step_1=line, slice=slice_, repetition=[0] * 7 + [1] * 4)
+    head["flags"][[0, 1, 6]] = Flag.IS_PARALLEL_CALIBRATION.mask
+    head["flags"][[3, 5, 8, 10]] = Flag.LAST_IN_SLICE.mask
+    frames = assembled(scan, head)
+    assert [index.rows.tolist() for index in frames] == [[0, 1, 2, 3], [4, 5], [0, 1, 7, 8], [6, 9, 10]]
+    assert [index.calibrated for index in frames] == [True, False, True, True]
 
 
 # ---- frames that counters do not name ----

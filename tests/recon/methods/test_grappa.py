@@ -156,7 +156,7 @@ def test_auto_takes_it_where_a_pattern_and_calibration_lines_are() -> None:
     assert choose(recipe, radial, calibrated=True).method == "gridding"
 
 
-@pytest.mark.parametrize("mode", ["interleaved", "separate"])
+@pytest.mark.parametrize("mode", ["interleaved", "other"])
 def test_a_frame_knows_whether_calibration_lines_came_with_it(mode: str) -> None:
     assembler = Assembler(header((1, 8, 8), acceleration=(2, 1), calibration_mode=mode))
     head = heads(5, kspace_encode_step_1=[0, 2, 3, 4, 6])
