@@ -40,6 +40,13 @@ class ClusterConfig:
 
     device: str = _text("auto", "where reconstructions run", "auto", "cpu", "cpu:scipy", "cuda")
     ray: str = _text("local", "local (embedded), auto, an address, off (plain processes)")
+    noise_reuse: str = _text(
+        "named",
+        "scans without a noise scan take the one that their header names; or, if it names none, the last of the same"
+        " scanner and coils",
+        "named",
+        "configuration",
+    )
     workers: int = _limit(0, 0, 1024, "number of workers; 0 is one per GPU, or one per CPU core")
     threads_per_worker: int = _limit(1, 1, 256, "CPU threads of one worker")
     batches_per_worker: int = _limit(2, 1, 8, "batches handed to a worker: one runs, the others wait in its pipe")
@@ -114,6 +121,11 @@ class ClusterConfig:
     def results_folder(self) -> Path:
         """Images of scans."""
         return self.data / "results"
+
+    @property
+    def noise_folder(self) -> Path:
+        """Where the noise scans of each scanner and its coils are."""
+        return self.data / "noise"
 
     @property
     def ledger_path(self) -> Path:

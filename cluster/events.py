@@ -81,6 +81,7 @@ class FrameRef:
     noise: tuple[Extent, ...] = ()
     warnings: tuple[str, ...] = ()  # what assembly noticed, for the image's comments
     counters: Counters | None = None  # the frame's name
+    noise_spool: Path | None = None  # where `noise` lies, if not in `spool`
 
     @property
     def bytes(self) -> int:

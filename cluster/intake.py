@@ -9,6 +9,7 @@ from cluster.config import ClusterConfig
 from cluster.events import BytesReceived, Event, Priority, Refused, ScanOpened, ScanReceived, ScanRefused, State
 from cluster.job import EndedError, ScanRecord
 from cluster.live import LiveScan
+from cluster.noise import NoiseStore
 from cluster.recorder import Recorder
 from cluster.spool import Spool, SpoolFile
 from cluster.stream import ScanStream, Step
@@ -59,7 +60,13 @@ class Reception:
         record = live.record
         self.desk = desk
         self.live = live
-        self.stream = ScanStream(record.id, desk.spool.path(record.id), config=desk.config, method=record.method)
+        self.stream = ScanStream(
+            record.id,
+            desk.spool.path(record.id),
+            config=desk.config,
+            method=record.method,
+            store=NoiseStore(desk.config),
+        )
 
     def take(self, step: Step) -> None:
         """Open the scan when its header came, hand on its frames, then raise the step's error if it has one."""

@@ -6,10 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cluster.config import ClusterConfig
 from cluster.events import Extent, FrameReady, FrameRef
+from cluster.noise import NoiseRef, NoiseStore
 from cluster.runs import RunTable
 from recon.assemble import Assembler, FrameIndex
+from recon.dependency import missing
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
 from recon.methods import METHODS, choose, decide, grouping_of
@@ -42,9 +47,14 @@ class Step:
 
 
 class ScanStream:
-    """One scan's stream: bytes in, frames out. `method` is as asked for, "auto" leaves it to the stream."""
+    """One scan's stream: bytes in, frames out. `method` is as asked for, "auto" leaves it to the stream.
 
-    def __init__(self, scan: str, spool: Path, *, config: ClusterConfig, method: str) -> None:
+    Noise scans are kept in `store` and found there.
+    """
+
+    def __init__(
+        self, scan: str, spool: Path, *, config: ClusterConfig, method: str, store: NoiseStore | None = None
+    ) -> None:
         self.silent = True  # nothing but queries came
         self.frames = 0
         self._meaning = Interpreter(method)
@@ -55,7 +65,8 @@ class ScanStream:
         self._runs = RunTable()
         self._assembler: Assembler | None = None
         self._header_extent = Extent(0, 0, 0)
-        self._noise_extents: tuple[int, tuple[Extent, ...]] = (0, ())  # of so many noise readouts
+        self._noise_found: tuple[int, NoiseRef, tuple[str, ...]] | None = None  # of so many noise readouts of its own
+        self._store = store
         self._coils = 0
         self._reasons: set[str] = set()
 
@@ -111,7 +122,9 @@ class ScanStream:
         try:
             self._decoder.finish()
             if self.header is not None:
-                self._add(self._sorting(self.header).finish(), step)
+                assembler = self._sorting(self.header)
+                if not self._only_noise(assembler, step):
+                    self._add(assembler.finish(), step)
         except ReconError as error:
             step.error = error
         return step
@@ -172,15 +185,17 @@ class ScanStream:
         encoding = self.header.encodings[index.counters.encoding]
         recipe = choose(self.recipe, encoding, calibrated=index.calibrated)
         method = METHODS[recipe.method]
+        noise, unwhitened = self._noise(self._assembler)
         reference = FrameRef(
             self._scan,
             self.frames,
             self._spool,
             self._header_extent,
             self._runs.extents(index.rows),
-            self._noise(self._assembler),
-            index.warnings,
+            noise.extents,
+            index.warnings + (unwhitened if recipe.parameters.get("whiten") else ()),
             index.counters,
+            noise.spool,
         )
         self.frames += 1
         return FrameReady(
@@ -191,8 +206,30 @@ class ScanStream:
             method.cost(encoding, self._coils),
         )
 
-    def _noise(self, assembler: Assembler) -> tuple[Extent, ...]:
+    def _only_noise(self, assembler: Assembler, step: Step) -> bool:
+        """Whether the scan is a noise scan that others depend on: it has no images, and is kept for them."""
         rows = assembler.noise_rows
-        if len(rows) != self._noise_extents[0]:
-            self._noise_extents = len(rows), self._runs.extents(rows)
-        return self._noise_extents[1]
+        if assembler.imaging or not len(rows):
+            return False
+        self._noise(assembler)
+        step.remarks.append(f"a noise scan of {len(rows)} readouts and {self._coils} coils, kept for later scans")
+        return True
+
+    def _noise(self, assembler: Assembler) -> tuple[NoiseRef, tuple[str, ...]]:
+        """The scan's own noise readouts so far, or those of another; a warning where there should be some."""
+        rows = assembler.noise_rows
+        if self._noise_found is None or len(rows) != self._noise_found[0]:
+            self._noise_found = len(rows), *self._look_up(rows)
+        return self._noise_found[1:]
+
+    def _look_up(self, rows: NDArray[np.int64]) -> tuple[NoiseRef, tuple[str, ...]]:
+        assert self.header is not None
+        own = NoiseRef(self._spool, self._runs.extents(rows), self._coils)
+        if own.extents:
+            if self._store is not None:
+                self._store.keep(self.header, own)
+            return own, ()
+        if self._store is None:
+            return own, missing(self.header)
+        found = self._store.find(self.header, self._coils)
+        return (found, ()) if found else (own, self._store.missing(self.header))

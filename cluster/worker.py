@@ -79,7 +79,7 @@ class Worker:
         header = self._header(frame)
         material = Material(
             read_readouts(frame.spool, frame.readouts),
-            read_readouts(frame.spool, frame.noise),
+            read_readouts(frame.noise_spool or frame.spool, frame.noise),
             frame.counters,
         )
         mapped = self._clock()

@@ -12,6 +12,7 @@ from kernels.contract import Kernels
 from recon import __version__
 from recon.assemble import Assembler, FrameIndex, is_calibration
 from recon.cache import Cache
+from recon.dependency import missing
 from recon.errors import ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
@@ -25,11 +26,12 @@ from recon.scan import Calibration, Image, Material, Readouts, Scan, ScanHeader
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
     """The images of a whole scan, frame after frame; raises ReconError with the reason where it cannot be."""
     indices, noise = frames_of(scan, recipe)
+    unwhitened = () if noise or not recipe.parameters.get("whiten") else missing(scan.header)
     cache = Cache() if cache is None else cache
     for index in indices:
         material = Material(select(scan.readouts, index.rows), noise, index.counters)
         for image in reconstruct_material(scan.header, material, recipe, kernels, cache):
-            yield replace(image, comments=index.warnings + image.comments)
+            yield replace(image, comments=index.warnings + unwhitened + image.comments)
 
 
 def frames_of(scan: Scan, recipe: Recipe | None = None) -> tuple[list[FrameIndex], list[Readouts]]:

@@ -199,6 +199,9 @@ class ScanHeader:
     frequency_hz: float | None = None
     relative_noise_bandwidth: float | None = None
     patient_position: str = "HFS"
+    measurement_id: str = ""
+    dependencies: tuple[tuple[str, str], ...] = ()  # (dependencyType, measurementID) of other measurements
+    coil_names: tuple[str, ...] = ()  # of the receiver channels, in the order of the header
     protocol: str = ""
     manufacturer: str = ""
     model: str = ""

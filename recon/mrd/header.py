@@ -72,6 +72,7 @@ def _conditions(root: Node) -> dict[str, object]:
         "field_t": _optional(system, "systemFieldStrength_T", convert=_real),
         "frequency_hz": _optional(root, "experimentalConditions", "H1resonanceFrequency_Hz", convert=_real),
         "relative_noise_bandwidth": _optional(system, "relativeReceiverNoiseBandwidth", convert=_real),
+        "coil_names": tuple(_text(label, "coilName") for label in system.all("coilLabel")),
         "manufacturer": _text(system, "systemVendor"),
         "model": _text(system, "systemModel"),
         "station": _text(system, "stationName"),
@@ -79,9 +80,12 @@ def _conditions(root: Node) -> dict[str, object]:
     }
 
 
-def _measurement(root: Node) -> dict[str, str]:
+def _measurement(root: Node) -> dict[str, object]:
     measurement = root.first("measurementInformation") or Node("")
+    needed = measurement.all("measurementDependency")
     return {
+        "measurement_id": _text(measurement, "measurementID"),
+        "dependencies": tuple((_text(node, "dependencyType"), _text(node, "measurementID")) for node in needed),
         "patient_position": _text(measurement, "patientPosition") or "HFS",
         "protocol": _text(measurement, "protocolName"),
         "series_description": _text(measurement, "seriesDescription"),
@@ -288,9 +292,13 @@ def _put(parent: ElementTree.Element, name: str, *, content: Content) -> None:
 
 def _measured(header: ScanHeader) -> Content:
     return {
+        "measurementID": header.measurement_id,
         "patientPosition": header.patient_position,
         "protocolName": header.protocol,
         "seriesDescription": header.series_description,
+        "measurementDependency": [
+            {"dependencyType": kind, "measurementID": identity} for kind, identity in header.dependencies
+        ],
         "frameOfReferenceUID": header.frame_of_reference_uid,
     }
 
@@ -302,6 +310,7 @@ def _system(header: ScanHeader) -> Content:
         "systemFieldStrength_T": header.field_t,
         "relativeReceiverNoiseBandwidth": header.relative_noise_bandwidth,
         "receiverChannels": header.coils,
+        "coilLabel": [{"coilNumber": i, "coilName": name} for i, name in enumerate(header.coil_names)],
         "institutionName": header.institution,
         "stationName": header.station,
     }

@@ -82,6 +82,11 @@ def check_user(ours: ScanHeader, theirs: ismrmrd.xsd.ismrmrdHeader) -> None:
 
 
 def check_texts(ours: ScanHeader, theirs: ismrmrd.xsd.ismrmrdHeader) -> None:
+    measured, system = theirs.measurementInformation, theirs.acquisitionSystemInformation
+    assert ours.measurement_id == ((measured and measured.measurementID) or "")
+    needed = measured.measurementDependency if measured else []
+    assert ours.dependencies == tuple((one.dependencyType, one.measurementID) for one in needed)
+    assert ours.coil_names == (tuple(label.coilName for label in system.coilLabel) if system else ())
     subject = theirs.subjectInformation
     for name in ("patientName", "patientID"):
         assert ours.patient.get(name, "") == ((subject and getattr(subject, name)) or "")

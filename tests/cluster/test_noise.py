@@ -1,0 +1,123 @@
+"""Noise scans kept for later scans: which are found, what the images become, and what is said where none is."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cluster.config import ClusterConfig
+from cluster.events import Extent
+from cluster.noise import NoiseRef, NoiseStore
+from cluster.service import Service
+from recon.mrd.header import write_header
+from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.scan import Image, Readouts, ScanHeader
+from recon.simulate import simulate
+from tests.cluster import scans
+
+WITH_NOISE = simulate("brain-ir", seed=3, matrix=16, coils=2).scan
+NOISE, IMAGING = WITH_NOISE.readouts
+DEPENDENT = replace(WITH_NOISE.header, measurement_id="later", dependencies=(("Noise", "first"),))
+ALONE = replace(WITH_NOISE.header, measurement_id="first")
+GONE = "the noise scan 'first' that the header names is not there: the image is not whitened"
+
+
+def stream(header: ScanHeader, *runs: Readouts) -> bytes:
+    parts = [encode_config_file("fft"), encode_header(write_header(header))]
+    return b"".join([*parts, *(encode_readouts(run).tobytes() for run in runs), encode_close()])
+
+
+def images(service: Service, data: bytes) -> list[Image]:
+    record = scans.run(service, data)
+    assert record.state.value == "done", record.reason
+    return list(service.images(record.id))
+
+
+def pixels(found: list[Image]) -> np.ndarray:
+    return np.stack([image.pixels for image in sorted(found, key=lambda image: image.index)])
+
+
+@pytest.mark.parametrize("runs", [(NOISE,), (NOISE, IMAGING)], ids=["noise alone", "noise and images"])
+def test_a_named_noise_scan_whitens_as_one_of_the_scans_own(runs: tuple[Readouts, ...], tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        own = images(service, stream(WITH_NOISE.header, NOISE, IMAGING))
+        scans.run(service, stream(ALONE, *runs))
+        later = images(service, stream(DEPENDENT, IMAGING))
+    np.testing.assert_array_equal(pixels(later), pixels(own))
+    assert not any(image.comments for image in later)
+
+
+def test_a_missing_noise_scan_leaves_the_image_unwhitened_and_says_so(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        record = scans.run(service, stream(DEPENDENT, IMAGING))
+        found = list(service.images(record.id))
+        plain = images(service, stream(WITH_NOISE.header, IMAGING))
+        lines = [line.text for line in service.log(record.id)]
+    np.testing.assert_array_equal(pixels(found), pixels(plain))
+    assert all(image.comments == (GONE,) for image in found)
+    assert record.warnings == (GONE,)
+    assert lines.count(f"warning: {GONE}") == 1
+    assert not any(image.comments for image in plain)
+
+
+def test_without_a_server_it_is_said_too() -> None:
+    from kernels import on
+
+    found = list(reconstruct(replace(WITH_NOISE, header=DEPENDENT, readouts=(IMAGING,)), Recipe("fft"), on("cpu")))
+    assert all(image.comments == (GONE,) for image in found)
+    unasked = Recipe("fft", {"whiten": False})
+    found = list(reconstruct(replace(WITH_NOISE, header=DEPENDENT, readouts=(IMAGING,)), unasked, on("cpu")))
+    assert not any(image.comments for image in found)
+
+
+def test_by_scanner_and_coils_where_the_configuration_says_so(tmp_path: Path) -> None:
+    with scans.serving(tmp_path, noise_reuse="configuration") as service:
+        (*_, early) = images(service, stream(WITH_NOISE.header, IMAGING))
+        own = images(service, stream(WITH_NOISE.header, NOISE, IMAGING))
+        later = images(service, stream(WITH_NOISE.header, IMAGING))
+        other = images(service, stream(replace(WITH_NOISE.header, station="elsewhere"), IMAGING))
+    np.testing.assert_array_equal(pixels(later), pixels(own))
+    nothing = "no noise scan of this scanner and these coils is stored: the image is not whitened"
+    assert early.comments == other[0].comments == (nothing,)
+
+
+def store(tmp_path: Path, **changes: str) -> tuple[NoiseStore, NoiseRef]:
+    config = ClusterConfig(data=tmp_path, **changes)  # type: ignore[arg-type]
+    config.spool_folder.mkdir()
+    spool = config.spool_folder / "01A.mrd"
+    spool.write_bytes(b"raw")
+    return NoiseStore(config), NoiseRef(spool, (Extent(10, 100, 128),), 2)
+
+
+def test_what_is_found_is_what_was_kept(tmp_path: Path) -> None:
+    kept, noise = store(tmp_path)
+    assert kept.find(DEPENDENT, 2) is None
+    kept.keep(ALONE, noise)
+    assert kept.find(DEPENDENT, 2) == noise
+    assert kept.find(DEPENDENT, 3) is None  # of other coils
+    assert kept.find(replace(DEPENDENT, station="elsewhere"), 2) is None
+    assert kept.find(replace(DEPENDENT, dependencies=(("SenMap", "first"),)), 2) is None
+    assert kept.find(replace(DEPENDENT, dependencies=()), 2) is None  # nobody asked
+    noise.spool.unlink()
+    assert kept.find(DEPENDENT, 2) is None  # retention took it
+
+
+def test_names_of_coils_tell_configurations_apart(tmp_path: Path) -> None:
+    kept, noise = store(tmp_path, noise_reuse="configuration")
+    head, knee = (replace(WITH_NOISE.header, coil_names=(f"{place} 1", f"{place} 2")) for place in ("head", "knee"))
+    kept.keep(head, noise)
+    assert kept.find(head, 2) == noise
+    assert kept.find(knee, 2) is None
+
+
+def test_an_identity_from_the_wire_names_no_file_of_its_own(tmp_path: Path) -> None:
+    kept, noise = store(tmp_path)
+    kept.keep(replace(ALONE, measurement_id="../../escape"), noise)
+    assert kept.find(replace(DEPENDENT, dependencies=(("noise", "../../escape"),)), 2) == noise
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise", "spool"]
+    assert all(len(path.name) == 64 + 5 for path in (tmp_path / "noise").iterdir())
