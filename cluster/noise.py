@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
+import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
@@ -17,6 +17,8 @@ from cluster.config import ClusterConfig
 from cluster.events import Extent
 from recon.dependency import missing, noise_of
 from recon.scan import ScanHeader
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +39,25 @@ class NoiseStore:
         self._by_configuration = config.noise_reuse == "configuration"
 
     def keep(self, header: ScanHeader, noise: NoiseRef) -> None:
-        """Let later scans find `noise`; the newest of a scanner and its coils counts."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Let later scans find `noise`; the newest of a scanner and its coils counts.
+
+        Where it cannot be written later scans go without, and say so; this one has what it needs.
+        """
         document = {"spool": noise.spool.name, "extents": [astuple(e) for e in noise.extents], "coils": noise.coils}
         keys = [_configuration(header, noise.coils)]
         keys += [_measurement(header, header.measurement_id)] if header.measurement_id else []
-        for key in keys:
-            path = self._folder / key
-            fresh = path.with_suffix(f".{threading.get_ident()}")
-            fresh.write_text(json.dumps(document), encoding="utf-8")
-            os.replace(fresh, path)  # noqa: PTH105 (Path.replace is the same call; this one says what is atomic)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for key in keys:
+                self._write(key, json.dumps(document))
+        except OSError as error:
+            _log.warning("a noise scan cannot be kept for later scans: %s", error.strerror)
+
+    def _write(self, key: str, text: str) -> None:
+        """Nobody ever reads half of it."""
+        fresh = self._folder / f"{key}.{threading.get_ident()}"
+        fresh.write_text(text, encoding="utf-8")
+        fresh.replace(self._folder / key)
 
     def find(self, header: ScanHeader, coils: int) -> NoiseRef | None:
         """The noise scan that `header` names, or, where the configuration allows it, the last of the same coils."""
@@ -64,12 +75,16 @@ class NoiseStore:
     def _read(self, key: str, coils: int) -> NoiseRef | None:
         try:
             document = json.loads((self._folder / key).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+            spool, extents = self._spool / document["spool"], tuple(Extent(*one) for one in document["extents"])
+            fits = document["coils"] == coils and spool.exists()
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ):  # not there, or cut short by a loss of power
             return None
-        spool = self._spool / document["spool"]
-        if document["coils"] != coils or not spool.exists():
-            return None
-        return NoiseRef(spool, tuple(Extent(*numbers) for numbers in document["extents"]), coils)
+        return NoiseRef(spool, extents, coils) if fits else None
 
 
 def _measurement(header: ScanHeader, identity: str) -> str:

@@ -121,3 +121,20 @@ def test_an_identity_from_the_wire_names_no_file_of_its_own(tmp_path: Path) -> N
     assert kept.find(replace(DEPENDENT, dependencies=(("noise", "../../escape"),)), 2) == noise
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise", "spool"]
     assert all(len(path.name) == 64 + 5 for path in (tmp_path / "noise").iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "{}", "[1]", '{"spool": "01A.mrd", "extents": [[1]], "coils": 2}'])
+def test_a_file_cut_short_is_no_noise_scan(text: str, tmp_path: Path) -> None:
+    kept, noise = store(tmp_path)
+    kept.keep(ALONE, noise)
+    for path in (tmp_path / "noise").iterdir():
+        path.write_text(text, encoding="utf-8")
+    assert kept.find(DEPENDENT, 2) is None
+
+
+def test_what_cannot_be_kept_harms_no_scan(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept, noise = store(tmp_path)
+    (tmp_path / "noise").write_text("in the way", encoding="utf-8")
+    kept.keep(ALONE, noise)
+    assert kept.find(DEPENDENT, 2) is None
+    assert caplog.messages == ["a noise scan cannot be kept for later scans: File exists"]
