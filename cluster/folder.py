@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from cluster.config import ClusterConfig, ConfigError
@@ -22,6 +23,7 @@ class DataFolder:
         self._lock = -1
         try:
             self._lock = _claim(config.data)
+            self.intact = _same_boot(config.data / "boot")  # no written byte was lost since the last server had it
             self.ledger = Ledger(config.ledger_path)
             self.results = ResultStore(config.results_folder, wire_limits(config))
             self.spool = _open_spool(config)
@@ -56,6 +58,15 @@ def _claim(folder: Path) -> int:
             raise ConfigError(words) from None
         raise
     return descriptor
+
+
+def _same_boot(path: Path) -> bool:
+    """Whether the last server wrote here under the kernel that runs now: then what it wrote is there, synced or not."""
+    now, before = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), ""
+    with suppress(FileNotFoundError):  # nobody was here before
+        before = path.read_text(encoding="ascii")
+    path.write_text(now, encoding="ascii")
+    return now == before
 
 
 def _open_spool(config: ClusterConfig) -> Spool:

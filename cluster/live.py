@@ -17,7 +17,8 @@ _WARNINGS = 50  # kept of one scan: frames that are each odd in their own way mu
 class LiveScan:
     """One scan in flight: its record, its images so far. Safe to use from several threads."""
 
-    def __init__(self, record: ScanRecord, store: ResultStore) -> None:
+    def __init__(self, record: ScanRecord, store: ResultStore, *, resumed: bool = False) -> None:
+        """A `resumed` scan goes on with the images it has, any other begins without."""
         self.lock = threading.RLock()
         self.gate = threading.Lock()  # held while the scheduler is told of the scan, or of its end before that
         self.opened = False  # the scheduler knows it
@@ -25,8 +26,8 @@ class LiveScan:
         self.lines = 0  # log lines written
         self.broken = ""  # why its images cannot be kept
         self.ended = threading.Event()  # its final record is in the ledger
-        self.results = store.create(record.id)  # replaces the images of an earlier run
-        self._record = record
+        self.results = store.resume(record.id) if resumed else store.create(record.id)
+        self._record = replace(record, images=self.results.count)
 
     @property
     def record(self) -> ScanRecord:

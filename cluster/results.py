@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
+from recon.errors import LimitError, WireError
 from recon.mrd.wire import Decoder, ImageMessage, WireLimits, encode_image
 from recon.scan import Image
 
@@ -29,6 +32,23 @@ class ResultStore:
         """An empty file for the images of `scan`; an older one is replaced, whoever reads it keeps it."""
         self.path(scan).unlink(missing_ok=True)
         return ResultFile(self.path(scan))
+
+    def resume(self, scan: str) -> ResultFile:
+        """The file that a server left as it ended, to go on with: its images stay, and are not kept twice when remade.
+
+        So the number of an image is the same before and after, whatever the order in which they are made again.
+        """
+        edges, known = [0], Counter[Hashable]()
+        if self.path(scan).exists():
+            decoder = Decoder(self._limits, buffer_bytes=_CHUNK_BYTES)
+            # What the server was writing as it ended may have broken off.
+            with self.path(scan).open("rb", buffering=0) as file, suppress(WireError, LimitError):
+                while count := file.readinto(decoder.get_buffer()):
+                    for message in decoder.received(count):
+                        if isinstance(message, ImageMessage):
+                            edges.append(decoder.position)
+                            known[_name(message.image)] += 1
+        return ResultFile(self.path(scan), edges=edges, known=known)
 
     def images(self, scan: str) -> Iterator[Image]:
         """The stored images of `scan`, in the order in which they were made."""
@@ -64,10 +84,12 @@ def _spans(offsets: Iterable[int], path: Path, *, start: int) -> list[tuple[int,
 class ResultFile:
     """Images of one scan while they are made: one writer, any number of readers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, edges: Iterable[int] = (0,), known: Counter[Hashable] | None = None) -> None:
+        """`edges` are those of the messages that are there, `known` the names of their images."""
         self.path = path
-        self._edges = [0]  # first byte of each message, and the end of the last
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._edges = list(edges)  # first byte of each message, and the end of the last
+        self._known = Counter[Hashable]() if known is None else known
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
         self._changed = threading.Condition()
         self._ended = False
 
@@ -77,15 +99,24 @@ class ResultFile:
         return len(self._edges) - 1
 
     def append(self, images: Iterable[Image]) -> None:
-        """Write `images` at the end and wake the readers; raises OSError and then holds none of them."""
+        """Write `images` at the end, less those known already, and wake the readers.
+
+        Raises OSError and then holds none of them.
+        """
         end = self._edges[-1]
         edges = []
-        for image in images:
+        for image in filter(self._is_new, images):
             end += _write(self._fd, encode_image(image), offset=end)
             edges.append(end)
         with self._changed:
             self._edges += edges
             self._changed.notify_all()
+
+    def _is_new(self, image: Image) -> bool:
+        name = _name(image)
+        known = self._known[name] > 0
+        self._known[name] -= known
+        return not known
 
     def sync(self) -> None:
         """Return when all images are on the disk."""
@@ -122,6 +153,12 @@ class ResultFile:
         with self._changed:
             self._changed.wait_for(lambda: self._ended or self.count > number, timeout_s)
             return self.count > number
+
+
+def _name(image: Image) -> Hashable:
+    """What tells an image from the others of its scan, and is the same when it is made again."""
+    counters, quantity, comments = image.counters, image.quantity, image.comments
+    return counters, image.series, image.index, quantity, image.time_stamp, comments
 
 
 def _write(fd: int, data: bytes, *, offset: int) -> int:

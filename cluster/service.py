@@ -364,7 +364,7 @@ class Service:
             if path.suffix in (".mrd", ".h5") and path.stem not in known
         ]
         for old in {old.id: old for old in [*self._ledger.unfinished(), *orphans]}.values():
-            live = self._lives[old.id] = LiveScan(_fresh(old), self._results)
+            live = self._lives[old.id] = LiveScan(_fresh(old), self._results, resumed=self._data.intact)
             self._again(live, old, line="taken up after a restart")
 
     def _again(self, live: LiveScan, old: ScanRecord, *, line: str) -> None:

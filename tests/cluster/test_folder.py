@@ -73,3 +73,16 @@ def test_scans_are_named_by_their_whole_path(tmp_path: Path, monkeypatch: pytest
     with scans.serving(Path("here")) as service:
         record = scans.run(service, scans.stream(scans.frames(1)))
         assert service.raw_path(record.id) == tmp_path / "here" / "spool" / f"{record.id}.mrd"
+
+
+def test_knows_whether_the_machine_was_restarted_in_between(tmp_path: Path) -> None:
+    """Only within one boot of the kernel is what a killed server wrote certainly there."""
+    config = scans.config(tmp_path)
+    for expected in (False, True):
+        folder = DataFolder(config)
+        assert folder.intact is expected
+        folder.close()
+    (tmp_path / "boot").write_text("another\n")
+    folder = DataFolder(config)
+    assert folder.intact is False
+    folder.close()

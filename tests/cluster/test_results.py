@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,39 @@ def test_reads_back_what_was_stored(store: ResultStore) -> None:
     assert numbers(store.encoded("a", start=2)) == [2]
     assert list(store.encoded("a", start=5)) == []
     assert list(store.images("unknown")) == list(store.encoded("unknown")) == []
+
+
+def test_goes_on_with_what_a_server_left(store: ResultStore) -> None:
+    left = store.create("a")
+    left.append([image(2), image(0)])
+    with store.path("a").open("ab") as file:
+        file.write(encode_image(image(1))[:-7])  # it was being written
+    again = store.resume("a")
+    assert again.count == 2
+    for number in (0, 1, 2, 3):  # made again in another order
+        again.append([image(number)])
+    again.sync()
+    again.close()
+    assert numbers(store.encoded("a")) == [2, 0, 1, 3]
+    assert store.path("a").read_bytes() == b"".join(encode_image(image(number)) for number in (2, 0, 1, 3))
+
+
+def test_images_that_repeat_counters_are_told_apart(store: ResultStore) -> None:
+    second = replace(image(0), comments=("this is image 2 of slice 0, repetition 0",), pixels=image(9).pixels)
+    store.create("a").append([second])
+    again = store.resume("a")
+    again.append([image(0)])
+    again.append([second])
+    again.append([second])  # in one run there may be two alike: both count
+    again.close()
+    assert numbers(store.encoded("a")) == [9, 0, 9]
+
+
+def test_goes_on_without_a_file(store: ResultStore) -> None:
+    file = store.resume("a")
+    file.append([image(0)])
+    file.close()
+    assert numbers(store.encoded("a")) == [0]
 
 
 def test_followers_get_every_image_once_at_their_own_pace(store: ResultStore) -> None:

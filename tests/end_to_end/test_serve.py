@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -189,6 +190,31 @@ def test_a_second_signal_does_not_wait_and_loses_nothing(tmp_path: Path) -> None
         assert server.process.wait(30.0) == 0
         assert time.monotonic() - start < 15.0  # far less than the drain timeout
     assert (tmp_path / "spool" / f"{scan}.mrd").read_bytes() == stream
+
+
+@pytest.mark.timeout(240)
+def test_images_keep_their_numbers_when_the_server_is_killed_between_them(tmp_path: Path) -> None:
+    options = ("--ray", "off", "--workers", "2", "--device", "cpu")
+    sent = scans.stream(scans.frames(6))
+    with served(tmp_path, *options) as server, Client(server.http) as client:
+        _, stopped, _ = _descendants(server.process.pid)
+        os.kill(stopped, signal.SIGSTOP)  # what it is given waits, and images are made in another order
+        with socket.create_connection(server.mrd, timeout=30.0) as connection:
+            connection.sendall(sent)
+            assert eventually(lambda: any(record.images for record in client.scans()))
+            time.sleep(0.2)
+            (record,) = client.scans()
+            before = list(client.scan(record.id).images(follow=False))
+            server.signal(signal.SIGKILL)
+            server.process.wait(30.0)
+        os.kill(stopped, signal.SIGKILL)
+    assert 0 < len(before) < 6
+    with served(tmp_path, *options) as server, Client(server.http) as client:
+        scan = client.scan(record.id)
+        after = list(scan.images(start=len(before)))
+        check_images(before + after, 6)
+        whole = list(scan.images())
+    assert [image.counters for image in whole] == [image.counters for image in before + after]
 
 
 def test_a_killed_server_is_followed_by_one_that_knows_all(tmp_path: Path) -> None:
