@@ -20,7 +20,7 @@ from recon.pipeline import reconstruct
 from recon.recipe import Recipe
 from recon.scan import COUNTERS, Counters, Image
 from recon.simulate import PROTOCOLS, SimulatedScan, Snr, nrmse, simulate
-from recon.simulate.anatomies import BREAST, VESSELS
+from recon.simulate.anatomies import ABDOMEN, BREAST, VESSELS, labels
 from recon.simulate.bolus import PERFUSIONS, STEP_S
 from recon.simulate.coils import coil_grid_spectrum
 from recon.simulate.dynamic import brain_curves, breast_curves, concentration
@@ -28,10 +28,11 @@ from recon.simulate.measurement import geometry, head_array, oblique
 from recon.simulate.objects import Region
 from recon.simulate.phantom import Shapes
 from recon.simulate.series import _kspace, courses, encoding_of, plane
-from recon.simulate.tissue import TISSUES
+from recon.simulate.tissue import TISSUES, inversion_recovery
 from recon.simulate.truth import unit
 from recon.simulate.weighted import (
     FLOW_PHASES,
+    INVERSION,
     INVERSION_TIMES_MS,
     MOLLI,
     VENC_CM_S,
@@ -306,3 +307,54 @@ def test_an_impossible_snr_is_refused() -> None:
     for value in (0.0, -3.0, float("nan"), 1e6):
         with pytest.raises(RecipeError, match=r"snr is .*, expected above 0 and up to 100000: choose"):
             Snr(value)
+
+
+# ---- what pixels mean ----
+
+
+def inner(scan: SimulatedScan, regions: tuple[Region, ...], name: str, *, slice_: int = 0) -> NDArray[np.bool_]:
+    """Pixels [y, x] of the region `name` whose neighbours up to three away are of it too."""
+    head = scan.scan.readouts[-1].head
+    head = head[head["slice"] == slice_][0]
+    space = scan.scan.header.encodings[0].recon
+    n, step = space.matrix[1], space.spacing_mm[1]
+    y, x = ((i - n // 2) * step for i in np.indices((n, n)))
+    read, phase = (head[axis].astype(np.float64) for axis in ("read_dir", "phase_dir"))
+    found = labels(regions, head["position"] + x[..., None] * read + y[..., None] * phase)
+    same = found == [region.name for region in regions].index(name)
+    moves = [(a, b) for a in range(-3, 4) for b in range(-3, 4)]
+    return np.logical_and.reduce([np.roll(same, move, axis=(0, 1)) for move in moves])
+
+
+PIXELS = {
+    "diffusion of white matter": (
+        "brain-dwi",
+        (VESSELS, "white matter"),
+        (Counters(set=4), Counters()),
+        np.exp(-1000 * TISSUES["white matter"].adc_mm2_s),
+    ),
+    "T2* of the liver": (
+        "abdomen-multiecho",
+        (ABDOMEN, "liver"),
+        (Counters(slice=1, contrast=5), Counters(slice=1)),
+        np.exp(-7.0 / TISSUES["liver"].t2_star_ms),
+    ),
+    "inversion of white matter": (
+        "brain-ir",
+        (VESSELS, "white matter"),
+        (Counters(contrast=1), Counters(contrast=5)),
+        abs(inversion_recovery(TISSUES["white matter"], INVERSION, 150.0))
+        / abs(inversion_recovery(TISSUES["white matter"], INVERSION, 3000.0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", PIXELS)
+def test_pixels_inside_a_tissue_have_its_signal(what: str) -> None:
+    name, (regions, region), (one, other), expected = PIXELS[what]
+    scan = small(name, noise=0.0, matrix=64)
+    pixels = {truth.counters: truth.pixels[0] for truth in scan.truth}
+    inside = inner(scan, regions, region, slice_=one.slice)
+    assert np.count_nonzero(inside) > 20
+    # Three pixels from an edge it rings by 1 / (3π²) = 3.4 % of its height at most, to either side: the mean by less.
+    assert pixels[one][inside].mean() / pixels[other][inside].mean() == pytest.approx(expected, rel=0.034)
