@@ -7,6 +7,7 @@
     │   └── FileError           the file is not what its name or type promised
     ├── LimitError              within the protocol, but larger than this installation allows
     ├── ScanError               the scan contradicts its own header (counters, coils, trajectory, NaN)
+    │   └── CalibrationError    the scan lacks what a method calibrates with; a plainer method may do without
     ├── RecipeError             an unknown recipe, method or parameter
     ├── DeviceError             the device asked for is not there or cannot be used
     ├── RefusedError            the server does not take the scan now (full, draining, disk)
@@ -42,6 +43,10 @@ class LimitError(ReconError):
 
 class ScanError(ReconError):
     """The scan contradicts its own header: counters, coils, trajectory or samples."""
+
+
+class CalibrationError(ScanError):
+    """The scan lacks what a method calibrates with, or its coils cannot support it; a plainer method may do without."""
 
 
 class RecipeError(ReconError):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Real
-from recon.errors import ScanError
+from recon.errors import CalibrationError
 from recon.fourier import waves
 
 WIDTH = 5  # samples along kx that a target is made of
@@ -109,6 +109,15 @@ def lattice_of(sampled: Mask, centre: Box) -> Lattice | None:
     return Lattice(step_z, step_y, shift % step_y, (int(lines[0, 0]), int(lines[0, 1])))
 
 
+def check_acceleration(lattice: Lattice, coils: int) -> None:
+    """Raises CalibrationError where the lattice's acceleration is more than so many coils can tell apart."""
+    if lattice.acceleration > coils:
+        raise CalibrationError(
+            f"the lines of kspace_encode_step_1 and kspace_encode_step_2 are accelerated {lattice.acceleration}-fold,"
+            f" {coils} coils can tell at most {coils} voxels apart: measure more lines or use l1-wavelet"
+        )
+
+
 def nearest(lattice: Lattice, target: Offset, count: int, *, planes: int) -> tuple[Offset, ...]:
     """The `count` lines of the lattice nearest to `target`, as offsets from the lattice's origin, in order."""
     candidates = []
@@ -135,7 +144,7 @@ def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -
     """Weights for all targets of `lattice` from `calibration` [coil, kz, ky, kx], the fully sampled centre.
 
     Each group of targets with the same sources is one regularised least-squares problem with coils · WIDTH · sources
-    unknowns, solved for all its targets and coils at once. Raises ScanError where the region is too small.
+    unknowns, solved for all its targets and coils at once. Raises CalibrationError where the region is too small.
 
     Beside the weights: 2 · (EQUATIONS + 3) · 8 · unknowns² bytes where kx is long, never much more.
     """
@@ -147,7 +156,7 @@ def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -
         problems = [Problem.of(calibration, tuple(targets), sources) for sources, targets in groups.items()]
         if all(problem.equations >= FEWEST_EQUATIONS * problem.unknowns for problem in problems):
             return tuple(problem.solve(calibration, ridge) for problem in problems)
-    raise ScanError(
+    raise CalibrationError(
         f"grappa finds {calibration.shape[2]} × {planes} fully sampled lines of {calibration.shape[3]} samples at the"
         f" centre of k-space, too few to calibrate an acceleration of {lattice.acceleration} with {len(calibration)}"
         " coils: measure more calibration lines or use cg-sense or fft"

@@ -13,14 +13,14 @@ from recon import __version__
 from recon.assemble import Assembler, FrameIndex, is_calibration
 from recon.cache import Cache
 from recon.dependency import missing
-from recon.errors import ScanError
+from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
-from recon.methods import METHODS, Workbench, choose, grouping_of
+from recon.methods import METHODS, Workbench, choose, grouping_of, plainer
 from recon.methods.null import NULL
-from recon.prepare import whitening
+from recon.prepare import compressed, whitening
 from recon.recipe import Recipe
-from recon.scan import Calibration, Image, Material, Readouts, Scan, ScanHeader
+from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
 
 
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
@@ -85,7 +85,21 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     calibration = Calibration()
     if material.noise and recipe["whiten"]:
         calibration = _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
-    return method.run(frame, calibration, recipe, workbench)
+    frame, calibration = compressed(frame, calibration, recipe["coils"])
+    return _run(frame, calibration, recipe, workbench)
+
+
+def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """The images, or a plainer one that says why where the recipe allows it."""
+    try:
+        return METHODS[recipe.method].run(frame, calibration, recipe, workbench)
+    except CalibrationError as error:
+        instead = plainer(recipe)
+        if instead is None:
+            raise
+        images = METHODS[instead.method].run(frame, calibration, instead, workbench)
+        reason = f"{recipe.method} was not possible, this is the zero-filled image: {error}"
+        return [replace(image, comments=(reason, *image.comments)) for image in images]
 
 
 def _whitening(header: ScanHeader, noise: Sequence[Readouts], sample_time_us: float, cache: Cache) -> Calibration:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isfinite
 
 import numpy as np
@@ -11,13 +12,16 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
 from recon.errors import ScanError
-from recon.scan import Calibration, Readouts, ScanHeader
+from recon.recipe import Value
+from recon.scan import Calibration, Frame, Readouts, ScanHeader
 
 Covariance = NDArray[np.complex128]
 
 SAMPLES_PER_COIL = 2  # fewer than the coils give a singular covariance, just as many a useless one
 DEAD = 1e-8  # noise power relative to the median coil's: no working receiver is 80 dB quieter than its neighbours
 DEPENDENT = 1e-6  # smallest eigenvalue of the correlation: below it single precision cannot tell the coils apart
+CENTRE_LINES = 24  # of k-space along each axis that coils are compressed by
+LOST = 1e-3  # of the signal's energy, that `auto` may leave out
 REMEDY = "acquire the noise scan again or set whiten to false"
 
 
@@ -107,3 +111,46 @@ def remove_oversampling(samples: Complex, kept: int, kernels: Kernels) -> Comple
     For methods that need k-space of the smaller grid; its orthonormal inverse DFT is the cropped image.
     """
     return kernels.fft(kernels.ifft(samples, axes=1, crop=(kept,)), axes=1)
+
+
+def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Frame, Calibration]:
+    """`frame` with fewer, virtual coils, white where the calibration makes them so, and what is left to whiten.
+
+    `coils` is how many, "auto" for as few as lose at most LOST of the energy of k-space's centre, or "all". They are
+    the strongest combinations of coils in that centre (doi:10.1016/j.mri.2006.06.002) and orthogonal, so that white
+    noise stays white.
+    """
+    have = len(frame.kspace)
+    if coils == "all" or (coils != "auto" and int(coils) >= have):
+        return frame, calibration
+    whitening = calibration.whitening
+    source = frame if frame.reference is None else frame.reference
+    centre = _centre(source).reshape(have, -1)
+    matrix = strongest(centre if whitening is None else whitening @ centre, coils)
+    mixing = matrix if whitening is None else matrix @ whitening
+    reference = None if frame.reference is None else _mixed(frame.reference, mixing)
+    white = None if whitening is None else np.eye(len(matrix), dtype=np.complex64, like=mixing)
+    return replace(_mixed(frame, mixing), reference=reference), replace(calibration, whitening=white)
+
+
+def strongest(samples: Complex, coils: Value) -> Complex:
+    """Orthonormal combinations [virtual, coil] with most power in `samples` [coil, sample], strongest first."""
+    powers, vectors = np.linalg.eigh(samples @ samples.conj().T)
+    if coils == "auto":
+        lost = np.cumsum(np.maximum(powers, 0))
+        coils = max(1, int((lost > LOST * lost[-1]).sum()))
+    chosen: Complex = vectors[:, ::-1][:, : int(coils)].conj().T
+    return chosen
+
+
+def _centre(frame: Frame) -> Complex:
+    """K-space's centre [coil, ...], or all of it along a trajectory, of which every shot passes the centre."""
+    if frame.trajectory is not None:
+        return frame.kspace
+    cuts = [slice(max(0, (n - CENTRE_LINES) // 2), (n + CENTRE_LINES) // 2) for n in frame.kspace.shape[1:]]
+    return frame.kspace[:, cuts[0], cuts[1], cuts[2]]
+
+
+def _mixed(frame: Frame, mixing: Complex) -> Frame:
+    """`frame` in the virtual coils of `mixing` [virtual, coil]."""
+    return replace(frame, kspace=np.tensordot(mixing, frame.kspace, axes=1).astype(np.complex64, copy=False))

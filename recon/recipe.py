@@ -20,7 +20,10 @@ AUTO = "auto"
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a parameter may be: one of `choices`, or a value of the default's type between `minimum` and `maximum`."""
+    """What a parameter may be: one of `choices`, or a value of the default's type between `minimum` and `maximum`.
+
+    Beside choices a maximum allows whole numbers too.
+    """
 
     default: Value
     choices: tuple[str, ...] = ()
@@ -30,7 +33,8 @@ class Parameter:
     def describe(self) -> str:
         """The legal values in words."""
         if self.choices:
-            return "one of " + ", ".join(self.choices)
+            words = "one of " + ", ".join(self.choices)
+            return f"{words}, or a whole number from {self.minimum:g} to {self.maximum:g}" if self.maximum else words
         if isinstance(self.default, bool):
             return "true or false"
         kind = "a whole number" if isinstance(self.default, int) else "a number"
@@ -50,21 +54,23 @@ PARAMETERS: Mapping[str, Parameter] = {
     "stride": Parameter(0, minimum=0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
     "partial_fourier": Parameter("off", choices=("off", "homodyne", "pocs")),
+    "fallback": Parameter(False),
+    "coils": Parameter("all", choices=("all", "auto"), minimum=1, maximum=1024),
     "gfactor": Parameter(False),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
     "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
 }
 
-_COMMON = ("output", "oversampling", "whiten")
+_COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
 _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier"),
-    "grappa": (*_COMMON, "combine", "partial_fourier", "gfactor"),
+    "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW),
-    "sense": (*_COMMON, "partial_fourier", "gfactor"),
+    "sense": (*_COMMON, "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (
         *_COMMON,
         "trajectory_unit",
@@ -176,7 +182,7 @@ def _valid(name: str, given: object) -> Value:
 
 def _converted(parameter: Parameter, given: object) -> Value | None:
     """`given` as the parameter's type, or None; texts are understood, since FIRE clients send every value as one."""
-    if parameter.choices:
+    if parameter.choices and not (parameter.maximum and _number(given) is not None):
         return given if isinstance(given, str) and given in parameter.choices else None
     if isinstance(parameter.default, bool):
         return {"true": True, "false": False}.get(str(given).lower()) if isinstance(given, bool | str) else None

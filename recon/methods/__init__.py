@@ -20,7 +20,7 @@ from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, EXTENSIONS, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
 
-__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of"]
+__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer"]
 
 _OWN: Mapping[str, Method] = {
     method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
@@ -52,7 +52,17 @@ def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
         return recipe
     method, _ = decide(encoding, calibrated=calibrated)
     kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
+    if "fallback" in METHOD_PARAMETERS[method]:
+        kept["fallback"] = True  # what was not asked for by name may be done more plainly
     return replace(recipe, method=method, parameters=kept)
+
+
+def plainer(recipe: Recipe) -> Recipe | None:
+    """The recipe for a zero-filled image in the place of one that lacks its calibration, where `recipe` allows it."""
+    if not recipe.parameters.get("fallback", False):
+        return None
+    kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS["fft"]}
+    return Recipe("fft", kept)
 
 
 def grouping_of(recipe: Recipe) -> Grouping:

@@ -14,6 +14,7 @@ from recon.grappa import (
     WIDTH,
     calibrate,
     centre_of,
+    check_acceleration,
     fill,
     geometry_factor,
     lattice_of,
@@ -35,8 +36,9 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
 
     Fully sampled k-space needs no calibration, and its factor would be 1: there is none.
 
-    Raises RecipeError for k-space with a trajectory, ScanError where the calibration lines do not suffice. Beside the
-    frame it takes 16 · coils bytes per voxel inside the field of view (lines and coil images) and 2 · SLAB_BYTES.
+    Raises RecipeError for k-space with a trajectory, CalibrationError where the calibration lines or the coils do not
+    suffice. Beside the frame it takes 16 · coils bytes per voxel inside the field of view (lines and coil images) and
+    2 · SLAB_BYTES.
     """
     if frame.sampled is None:
         raise RecipeError(
@@ -46,6 +48,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     lattice = lattice_of(frame.sampled, centre)
     if lattice is None or lattice.acceleration == 1 or frame.sampled[spanned(frame.sampled, lattice)].all():
         return fft.run(frame, calibration, recipe, workbench)  # nothing is missing, or not regularly
+    check_acceleration(lattice, len(frame.kspace))
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
     nx = frame.kspace.shape[-1]
     interpolated = target.full[2] != nx  # the readout's zeros are no samples to calibrate with: they come afterwards

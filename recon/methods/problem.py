@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
-from recon.errors import ScanError
+from recon.errors import CalibrationError, ScanError
 from recon.espirit import CROP, espirit
 from recon.grappa import centre_of
 from recon.methods.combine import check_finite, maps_from, whitened
@@ -133,11 +133,11 @@ def _centre_window(sampled: Mask) -> Real:
 
 
 def check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
-    """Raises ScanError where fewer lines are found at the centre of `sampled` [kz, ky] than maps need."""
+    """Raises CalibrationError where fewer lines are found at the centre of `sampled` [kz, ky] than maps need."""
     nz, ny = sampled.shape
     for found, size, name in ((found_y, ny, "kspace_encode_step_1"), (found_z, nz, "kspace_encode_step_2")):
         if found < min(FEWEST_LINES, size - 1):
-            raise ScanError(
+            raise CalibrationError(
                 f"{found} lines are fully sampled at the centre of {name}, expected at least {FEWEST_LINES} for coil"
                 " maps: measure calibration lines or use fft"
             )

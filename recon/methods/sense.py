@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
-from recon.errors import RecipeError, ScanError
+from recon.errors import CalibrationError, RecipeError
 from recon.espirit import VIRTUAL, espirit
-from recon.grappa import Lattice, Mask, centre_of, lattice_of, spanned
+from recon.grappa import Lattice, Mask, centre_of, check_acceleration, lattice_of, spanned
 from recon.methods import fft
 from recon.methods.combine import check_finite
 from recon.methods.grappa import regridded
@@ -27,8 +27,8 @@ CROP = 0.5  # eigenvalue below which a voxel holds no object: each such voxel ma
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """One image, and the map of its geometry factor where the recipe wants it, of the lattice's lines alone.
 
-    Raises RecipeError for k-space with a trajectory, ScanError where the centre is too small for maps, the lines lie on
-    no lattice, or its acceleration is more than the coils can tell apart.
+    Raises RecipeError for k-space with a trajectory, CalibrationError where the centre is too small for maps, the lines
+    lie on no lattice, or its acceleration is more than the coils can tell apart.
     """
     if frame.sampled is None:
         raise RecipeError(
@@ -62,19 +62,15 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
 
 
 def checked(lattice: Lattice, sampled: Mask, coils: int) -> Lattice:
-    """`lattice`; raises ScanError where it is none at all, or needs more coils."""
+    """`lattice`; raises CalibrationError where it is none at all, or needs more coils."""
     missing = lines_on(lattice, sampled.shape, lattice.origin) & spanned(sampled, lattice) & ~sampled
     if missing.any():
-        raise ScanError(
+        raise CalibrationError(
             f"sense finds {int(np.count_nonzero(missing))} lines missing in the pattern with a step of"
             f" {lattice.step_y} in kspace_encode_step_1 and {lattice.step_z} in kspace_encode_step_2, expected every"
             " line of it: use cg-sense or l1-wavelet, which need no regular pattern"
         )
-    if lattice.acceleration > coils:
-        raise ScanError(
-            f"the lines of kspace_encode_step_1 and kspace_encode_step_2 are accelerated {lattice.acceleration}-fold,"
-            f" {coils} coils can tell at most {coils} voxels apart: measure more lines or use l1-wavelet"
-        )
+    check_acceleration(lattice, coils)
     return lattice
 
 

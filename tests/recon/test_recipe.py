@@ -115,8 +115,11 @@ def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> Non
             {},
             "the method is 'grappa9', expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet",
         ),
-        ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has combine, output,"),
+        ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has coils, combine, output,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
+        ("fft", {"coils": 0}, "the parameter coils is 0, expected one of all, auto, or a whole number from 1 to 1024"),
+        ("fft", {"coils": "some"}, "the parameter coils is 'some', expected one of all, auto, or a whole number"),
+        ("fft", {"coils": 2.5}, "the parameter coils is 2.5, expected one of all, auto, or a whole number"),
         ("fft", {"combine": "sum"}, "the parameter combine is 'sum', expected one of rss, adaptive"),
         ("fft", {"whiten": 1}, "the parameter whiten is 1, expected true or false"),
         ("cg-sense", {"iterations": 0}, "the parameter iterations is 0, expected a whole number from 1 to 1000"),
@@ -170,3 +173,8 @@ def test_several_sets_of_maps_need_espirit_and_have_no_phase() -> None:
     assert str(caught.value) == (
         "sets is 2, whose images are combined without phase, but output is phase: ask for output magnitude or sets 1"
     )
+
+
+def test_coils_are_a_word_or_a_number() -> None:
+    assert [Recipe("fft", {"coils": given})["coils"] for given in ("auto", "8", 8, 8.0)] == ["auto", 8, 8, 8]
+    assert Recipe("fft")["coils"] == "all"

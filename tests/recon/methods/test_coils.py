@@ -1,0 +1,107 @@
+"""Fewer, virtual coils: the image stays, the noise stays white, and what is left out is what was said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kernels.contract import Complex
+from recon.pipeline import reconstruct
+from recon.prepare import LOST, compressed, strongest
+from recon.recipe import Recipe, Value
+from recon.scan import Calibration
+from recon.simulate import nrmse, simulate
+from tests import tolerances
+from tests.recon.builders import noise
+from tests.recon.methods.phantoms import CPU, distance, frame_of, noise_kspace
+from tests.recon.methods.test_cg_sense import error, measured, thinned
+from tests.recon.methods.test_reference import separated
+
+RNG = np.random.default_rng(41)
+
+
+def dependent(coils: int, rank: int) -> Complex:
+    """K-space [coil, 1, ky, kx] of coils that are combinations of `rank` ones."""
+    return np.tensordot(noise(RNG, (coils, rank)), noise_kspace((rank, 1, 32, 24)), axes=1).astype(np.complex64)
+
+
+@pytest.mark.parametrize("coils", [3, "auto"])
+def test_what_depends_on_three_coils_fits_into_three(coils: Value) -> None:
+    frame = frame_of(dependent(12, 3))
+    found, _ = compressed(frame, Calibration(), coils)
+    assert len(found.kspace) == 3
+    before, after = (CPU.rss(each.kspace) for each in (frame, found))
+    # The combinations come from one eigenvalue problem of 12 coils in single precision.
+    assert distance(after, before) < 100 * tolerances.sum_of(12)
+
+
+def test_combinations_are_orthonormal_and_in_order() -> None:
+    samples = noise(RNG, (6, 200)) * np.arange(1, 7, dtype=np.float32)[:, None]
+    matrix = strongest(samples, 4)
+    assert np.allclose(matrix @ matrix.conj().T, np.eye(4), atol=1e-5)
+    powers = (np.abs(matrix @ samples) ** 2).sum(axis=1)
+    assert (np.diff(powers) < 0).all()
+
+
+def test_auto_loses_no_more_than_it_may() -> None:
+    samples = noise(RNG, (8, 400)) * np.geomspace(1, 1e-3, 8, dtype=np.float32)[:, None]
+    matrix = strongest(samples, "auto")
+    assert 1 < len(matrix) < 8
+    kept = [float(np.linalg.norm(matrix[:n] @ samples) ** 2 / np.linalg.norm(samples) ** 2) for n in (-1, len(matrix))]
+    assert kept[0] < 1 - LOST < kept[1] + 1e-5
+
+
+def test_noise_stays_white() -> None:
+    covariance = noise(RNG, (6, 6))
+    mixing = np.linalg.cholesky(covariance @ covariance.conj().T + np.eye(6))
+    whitening = np.linalg.inv(mixing).astype(np.complex64)
+    frame = frame_of(np.tensordot(mixing, noise_kspace((6, 1, 96, 96)), axes=1).astype(np.complex64))
+    found, calibration = compressed(frame, Calibration(whitening=whitening), 4)
+    assert calibration.whitening is not None
+    white = (calibration.whitening @ found.kspace.reshape(4, -1)).astype(np.complex128)
+    # σ = 1 in each part, that is a variance of 2; each of 16 entries is a mean over n = 9216 with deviation 2 / √n. The
+    # strongest combinations of pure noise in the 576 central samples are stronger by some √(4 · 6 / 576) there alone.
+    assert np.abs(white @ white.conj().T / white.shape[1] - 2 * np.eye(4)).max() < 2 * (5 / 96 + 0.2 * 576 / 9216)
+
+
+def test_as_many_coils_as_there_are_change_nothing() -> None:
+    frame = frame_of(noise_kspace((4, 1, 32, 24)))
+    for coils in ("all", 4, 9):
+        assert compressed(frame, Calibration(), coils)[0] is frame
+
+
+@pytest.mark.parametrize("method", ["fft", "grappa", "sense", "cg-sense", "l1-wavelet"])
+def test_six_of_eight_coils_serve_every_method(method: str) -> None:
+    simulated = measured("brain-se", 96, noise=1)
+    scan = simulated.scan if method == "fft" else thinned(simulated.scan, (2, 1))
+    assert error(simulated, scan, method, coils=6) < 1.25 * error(simulated, scan, method)
+
+
+def test_trajectories_are_compressed_too() -> None:
+    simulated = simulate("heart-radial", seed=3, coils=8, matrix=48, repetitions=1)
+    for method in ("gridding", "cg-sense"):
+        assert error(simulated, simulated.scan, method, coils="auto") <= tolerances.HEARTS
+
+
+def test_a_separate_scan_compresses_the_image_with_it() -> None:
+    simulated = measured("brain-se", 96, noise=0)
+    scan = separated(simulated.scan, 2)
+    assert error(simulated, scan, "grappa", coils=6) < 0.3 * error(simulated, scan, "fft")
+
+
+@pytest.mark.parametrize(("step", "lines", "reason"), [(2, 0, "too few to calibrate"), (5, 12, "accelerated 5-fold")])
+def test_auto_gives_a_plainer_image_and_says_why(step: int, lines: int, reason: str) -> None:
+    simulated = simulate("brain-se", seed=3, coils=4, matrix=48, noise=0)
+    scan = thinned(simulated.scan, (step, 1), centre=lines)
+    (encoding,) = scan.header.encodings
+    promised = replace(scan, header=replace(scan.header, encodings=(replace(encoding, calibration_mode="embedded"),)))
+    image = next(reconstruct(promised, Recipe(), CPU))
+    assert image.provenance.method == "fft"
+    assert image.comments[0].startswith("grappa was not possible, this is the zero-filled image: ")
+    assert reason in image.comments[0]
+    assert "lines are zero-filled, the image is aliased" in image.comments[1]
+    plain = next(reconstruct(promised, Recipe("fft"), CPU))
+    assert np.array_equal(image.pixels, plain.pixels)
+    assert nrmse(image.pixels[0], simulated.truth[0]) < 1
