@@ -118,7 +118,7 @@ def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Fr
 
     `coils` is how many, "auto" for as few as lose at most LOST of the energy of k-space's centre, or "all". They are
     the strongest combinations of coils in that centre (doi:10.1016/j.mri.2006.06.002) and orthogonal, so that white
-    noise stays white.
+    noise stays white. Raises FloatingPointError where that centre is not finite.
     """
     have = len(frame.kspace)
     if coils == "all" or (coils != "auto" and int(coils) >= have):
@@ -126,6 +126,8 @@ def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Fr
     whitening = calibration.whitening
     source = frame if frame.reference is None else frame.reference
     centre = _centre(source).reshape(have, -1)
+    if not np.isfinite(centre).all():
+        raise FloatingPointError("the centre of k-space is not finite")
     matrix = strongest(centre if whitening is None else whitening @ centre, coils)
     mixing = matrix if whitening is None else matrix @ whitening
     reference = None if frame.reference is None else _mixed(frame.reference, mixing)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.contract import Complex
+from recon.errors import ScanError
 from recon.pipeline import reconstruct
 from recon.prepare import LOST, compressed, strongest
 from recon.recipe import Recipe, Value
@@ -89,6 +90,15 @@ def test_a_separate_scan_compresses_the_image_with_it() -> None:
     simulated = measured("brain-se", 96, noise=0)
     scan = separated(simulated.scan, 2)
     assert error(simulated, scan, "grappa", coils=6) < 0.3 * error(simulated, scan, "fft")
+
+
+def test_a_sample_that_is_not_finite_is_named() -> None:
+    scan = simulate("brain-se", seed=3, coils=4, matrix=32, noise=0).scan
+    samples = scan.readouts[-1].samples.copy()
+    samples[80, 2, 30] = np.inf
+    bad = replace(scan, readouts=(*scan.readouts[:-1], replace(scan.readouts[-1], samples=samples)))
+    with pytest.raises(ScanError, match=r"holds .*inf.* in coil 2, sample 30, expected finite samples"):
+        list(reconstruct(bad, Recipe("fft", {"coils": 2}), CPU))
 
 
 @pytest.mark.parametrize(("step", "lines", "reason"), [(2, 0, "too few to calibrate"), (5, 12, "accelerated 5-fold")])
