@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.events import Priority, State
 from cluster.job import (
+    BusyError,
     ConflictError,
     DiskFullError,
     DuplicateError,
@@ -49,6 +50,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     DiskFullError: ("disk", 507, "The server cannot keep it on disk"),
     DuplicateError: ("duplicate", 409, "The idempotency key is in use"),
     ConflictError: ("conflict", 409, "The scan is in another state"),
+    BusyError: ("busy", 503, "The server has no means to take this now"),
     RefusedError: ("refused", 429, "The server does not take this now"),
     NotFoundError: ("missing", 404, "There is no such thing here"),
     EndedError: ("ended", 409, "The scan has ended"),

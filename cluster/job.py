@@ -32,6 +32,10 @@ class DiskFullError(RefusedError):
     """The server's disk cannot take the scan: it is full, or it fails."""
 
 
+class BusyError(RefusedError):
+    """The server has no file descriptor left for the request."""
+
+
 class ConflictError(RefusedError):
     """The scan is in a state that does not allow it."""
 

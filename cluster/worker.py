@@ -107,7 +107,11 @@ class Worker:
         return (("hit", now[0] - hits), ("miss", now[1] - misses))
 
     def _memory(self) -> tuple[tuple[str, int], ...]:
-        return (("resident", resident_bytes()), ("cache", self._cache.bytes))
+        cache = ("cache", self._cache.bytes)
+        try:
+            return ("resident", resident_bytes()), cache
+        except OSError:
+            return (cache,)  # no file descriptor is left: the images are worth more than the figure
 
 
 def _read_header(frame: FrameRef) -> ScanHeader:

@@ -50,7 +50,7 @@ from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain
 from cluster.gateway.upload import Hdf5Upload, Rest, Upload, broken, feed, receive
 from cluster.intake import Intake
-from cluster.job import DuplicateError, RequestError, ScanRecord, ScanRequest
+from cluster.job import BusyError, DuplicateError, RequestError, ScanRecord, ScanRequest
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
@@ -198,12 +198,22 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
     if body is None or not body.direct or not size.isdigit():
         await _take_streamed(request, context, upload)
         return await _in_thread(context, upload.finish)
-    first, connection = body.take()
+    try:
+        first, connection = body.take()
+    except OSError as error:
+        raise await _in_thread(context, partial(_no_socket, upload, error)) from error
     if connection is None:
         await _in_thread(context, partial(feed, upload, first))
         raise await _in_thread(context, partial(broken, upload, _LEFT))
     rest = Rest(connection, int(size) - len(first))
     return await _in_thread(context, partial(_take_direct, context, upload, first=first, rest=rest))
+
+
+def _no_socket(upload: Upload, error: OSError) -> BusyError:
+    """End `upload`, whose body cannot be read because the server has no file descriptor for it; the error to raise."""
+    words = f"the server cannot read the body now ({error.strerror}): send it again later"
+    upload.abort(words)
+    return BusyError(words, retry_after_s=_RETRY_S)
 
 
 def _take_direct(context: Context, upload: Upload, *, first: bytes, rest: Rest) -> ScanRecord:
