@@ -80,6 +80,7 @@ class FrameRef:
     readouts: tuple[Extent, ...]
     noise: tuple[Extent, ...] = ()
     warnings: tuple[str, ...] = ()  # what assembly noticed, for the image's comments
+    waveforms: tuple[Extent, ...] = ()  # the scan's physiology, for methods that gate
     counters: Counters | None = None  # the frame's name
     noise_spool: Path | None = None  # where `noise` lies, if not in `spool`
 

@@ -20,8 +20,8 @@ from cluster.events import Extent
 from cluster.job import DiskFullError
 from cluster.splicing import Pipes, Window, map_file
 from recon.errors import FileError
-from recon.mrd.wire import view_run
-from recon.scan import READOUT_HEAD, Readouts
+from recon.mrd.wire import Decoder, WaveformMessage, WireLimits, view_run
+from recon.scan import READOUT_HEAD, Readouts, Waveform
 
 _MESSAGE_BYTES = 2 + READOUT_HEAD.itemsize  # id and head of an acquisition message
 
@@ -279,6 +279,16 @@ def read_readouts(path: Path, extents: tuple[Extent, ...]) -> list[Readouts]:
     if not extents:
         return []
     return [_view(data, extent) for data, extent in zip(map_extents(path, extents), extents, strict=True)]
+
+
+def read_waveforms(path: Path, extents: tuple[Extent, ...]) -> list[Waveform]:
+    """The waveforms whose messages are `extents`."""
+    if not extents:
+        return []
+    # Who received them has checked them against the limits in force.
+    decoder = Decoder(WireLimits(waveform_bytes=max(extent.bytes for extent in extents)))
+    messages = [message for data in map_extents(path, extents) for message in decoder.read(data)]
+    return [message.waveform for message in messages if isinstance(message, WaveformMessage)]
 
 
 def _view(data: memoryview, extent: Extent) -> Readouts:

@@ -18,8 +18,8 @@ from recon.dependency import missing
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
 from recon.methods import METHODS, choose, decide, grouping_of
-from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WireLimits
-from recon.recipe import AUTO, Recipe
+from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WaveformMessage, WireLimits
+from recon.recipe import AUTO, CINE, Recipe
 from recon.scan import ScanHeader
 
 
@@ -67,6 +67,7 @@ class ScanStream:
         self._header_extent = Extent(0, 0, 0)
         self._noise_found: tuple[int, NoiseRef, tuple[str, ...]] | None = None  # of so many noise readouts of its own
         self._store = store
+        self._waveforms: list[Extent] = []
         self._coils = 0
         self._reasons: set[str] = set()
 
@@ -139,13 +140,25 @@ class ScanStream:
                     self._readouts(message, step)
                     continue
                 if isinstance(message, HeaderXml):
-                    self._header_extent = Extent(message.offset, self._decoder.position - message.offset, 1)
+                    self._header_extent = self._extent(message)
+                elif isinstance(message, WaveformMessage):
+                    self._note(message)
                 step.messages.append(message)
                 if self.closed:
                     break
         except ReconError as error:
             step.error = error
         return step
+
+    def _extent(self, message: HeaderXml | WaveformMessage) -> Extent:
+        """Where the message just decoded stands."""
+        return Extent(message.offset, self._decoder.position - message.offset, 1)
+
+    def _note(self, message: WaveformMessage) -> None:
+        most = self._config.scan_readouts
+        if len(self._waveforms) >= most:
+            raise LimitError(f"the scan has more than {most} waveforms, the limit here: send longer ones")
+        self._waveforms.append(self._extent(message))
 
     def _sorting(self, header: ScanHeader) -> Assembler:
         """The assembler: made when the recipe can change no more."""
@@ -194,6 +207,7 @@ class ScanStream:
             self._runs.extents(index.rows),
             noise.extents,
             index.warnings + (unwhitened if recipe.parameters.get("whiten") else ()),
+            tuple(self._waveforms) if method.name == CINE else (),
             index.counters,
             noise.spool,
         )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cluster.events import Batch, BatchDone, FrameImages, FrameRef, WorkerReady
-from cluster.spool import map_extents, read_readouts
+from cluster.spool import map_extents, read_readouts, read_waveforms
 from recon.cache import Cache
 from recon.device import open_device
 from recon.errors import ReconError
@@ -80,6 +80,7 @@ class Worker:
         material = Material(
             read_readouts(frame.spool, frame.readouts),
             read_readouts(frame.noise_spool or frame.spool, frame.noise),
+            read_waveforms(frame.spool, frame.waveforms),
             frame.counters,
         )
         mapped = self._clock()

@@ -98,11 +98,13 @@ class FrameIndex:
 class Grouping:
     """Which readouts make a frame, where it is not those whose counters agree.
 
-    `ignored` naming counters tell no frames apart and count as 0. With a `window`, every so many readouts make a frame,
-    the next one `stride` readouts later: frames then share readouts and are numbered by their repetition counter.
+    `ignored` naming counters tell no frames apart and count as 0; a `whole` frame ends with the scan. With a `window`,
+    every so many readouts make a frame, the next one `stride` readouts later: frames then share readouts and are
+    numbered by their repetition counter.
     """
 
     ignored: tuple[str, ...] = ()
+    whole: bool = False
     window: int = 0
     stride: int = 0
 
@@ -353,7 +355,7 @@ class Assembler:
             return
         while len(rows):
             frame = self._open.setdefault(key, _Open())
-            n = frame.cut(codes, ends, self._lines[key[0]])
+            n = 0 if self._grouping.whole else frame.cut(codes, ends, self._lines[key[0]])
             taken = n or len(rows)
             frame.add(rows[:taken], codes[:taken])
             if n:

@@ -17,9 +17,10 @@ from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
 from recon.methods import METHODS, Workbench, choose, grouping_of, plainer
+from recon.methods.cine import gated
 from recon.methods.null import NULL
 from recon.prepare import compressed, whitening
-from recon.recipe import Recipe
+from recon.recipe import CINE, Recipe
 from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
 
 
@@ -29,7 +30,7 @@ def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | 
     unwhitened = () if noise or not recipe.parameters.get("whiten") else missing(scan.header)
     cache = Cache() if cache is None else cache
     for index in indices:
-        material = Material(select(scan.readouts, index.rows), noise, index.counters)
+        material = Material(select(scan.readouts, index.rows), noise, scan.waveforms, index.counters)
         for image in reconstruct_material(scan.header, material, recipe, kernels, cache):
             yield replace(image, comments=index.warnings + unwhitened + image.comments)
 
@@ -82,11 +83,12 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)
+    frames = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
     calibration = Calibration()
     if material.noise and recipe["whiten"]:
         calibration = _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
-    frame, calibration = compressed(frame, calibration, recipe["coils"])
-    return _run(frame, calibration, recipe, workbench)
+    parts = [compressed(part, calibration, recipe["coils"]) for part in frames]
+    return [image for part, known in parts for image in _run(part, known, recipe, workbench)]
 
 
 def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:

@@ -16,6 +16,7 @@ from recon.errors import RecipeError
 Value = str | int | float | bool
 
 AUTO = "auto"
+CINE = "cine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ PARAMETERS: Mapping[str, Parameter] = {
     "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-2),
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
+    "phases": Parameter(20, minimum=1, maximum=1000),
+    "rr_tolerance": Parameter(0.3, minimum=0.01, maximum=1.0),
     "window": Parameter(0, minimum=0, maximum=1e6),
     "stride": Parameter(0, minimum=0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
@@ -84,6 +87,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     ),
     "l1-wavelet": (*_COMMON, *_SPARSE),
     "tv": (*_COMMON, *_SPARSE),
+    CINE: (*_COMMON, "combine", "trajectory_unit", "eps", "partial_fourier", "phases", "rr_tolerance"),
     "null": (),
 }
 EXTENSIONS = entry_points(group="recon_cluster.methods")

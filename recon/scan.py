@@ -284,11 +284,13 @@ def vector3(values: NDArray[np.floating]) -> Vector3:
 class Material:
     """What one frame is made of: exactly its own `readouts`, as runs in the order of arrival, and what goes with them.
 
-    `noise` are the scan's noise readouts, `counters` the frame's name where it is not that of its first readout.
+    `noise` are the scan's noise readouts, `waveforms` its physiology (for gated frames), `counters` the frame's name
+    where it is not that of its first readout.
     """
 
     readouts: Sequence[Readouts]
     noise: Sequence[Readouts] = ()
+    waveforms: Sequence[Waveform] = ()
     counters: Counters | None = None
 
 

@@ -10,6 +10,7 @@ from recon.assemble import BY_COUNTERS, Grouping
 from recon.errors import RecipeError
 from recon.lines import is_cartesian
 from recon.methods.cg_sense import CG_SENSE
+from recon.methods.cine import CINE_METHOD
 from recon.methods.fft import FFT
 from recon.methods.grappa import GRAPPA
 from recon.methods.gridding import GRIDDING
@@ -17,13 +18,13 @@ from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
-from recon.recipe import AUTO, EXTENSIONS, METHOD_PARAMETERS, Recipe
+from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
 
 __all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer"]
 
 _OWN: Mapping[str, Method] = {
-    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, NULL)
+    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, CINE_METHOD, NULL)
 }
 
 
@@ -66,7 +67,9 @@ def plainer(recipe: Recipe) -> Recipe | None:
 
 
 def grouping_of(recipe: Recipe) -> Grouping:
-    """Which readouts make a frame: those that counters name, or a window that slides where the recipe has one."""
+    """Which readouts make a frame: those that counters name, a window that slides, or all of a cine."""
+    if recipe.method == CINE:
+        return Grouping(ignored=("phase",), whole=True)
     window = int(recipe.parameters.get("window", 0))
     if not window:
         return BY_COUNTERS

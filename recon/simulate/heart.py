@@ -129,7 +129,7 @@ def spoiled_signal(kind: Tissue) -> complex:
     return left * gradient_echo(kind, SPIRAL, fresh=fresh)
 
 
-def _plane() -> Geometry:
+def plane() -> Geometry:
     # A short-axis view of a usual heart: it faces left, front and up.
     return geometry(oblique((0.8, 0.6, 0), (0, 0, -1), about_x_deg=25, about_z_deg=10), (40, -30, 10))
 
@@ -143,7 +143,7 @@ def _heads(film: Film, *, coils: int, sample_time_us: float) -> Heads:
 def _measure(
     scan: ScanHeader, film: Film, head: Heads, *, signal: Signal, noise_std: float, r_waves_s: Vector
 ) -> Measurement:
-    place(head, [_plane()])
+    place(head, [plane()])
     flag(head)
     coils = seen_by(chest_array(scan.coils or 1), Geometry(), np.array([VIEW_MM, VIEW_MM]))
     stage = Stage(scan.encodings[0], coils, signal)

@@ -21,9 +21,11 @@ WAVES = (
 )
 
 
-def beats(rng: Generator, *, count: int, interval_s: float) -> Vector:
-    """Times of `count` R waves, the first at 0; intervals vary by about 3 % as in a resting person."""
-    intervals = interval_s * (1 + np.clip(0.03 * rng.standard_normal(count), -0.09, 0.09))
+def beats(rng: Generator, *, count: int, interval_s: float, variability: float = 0.03) -> Vector:
+    """Times of `count` R waves, the first at 0; intervals vary by `variability`, by 3 % as in a resting person."""
+    spread = np.clip(variability * rng.standard_normal(count), -3 * variability, 3 * variability)
+    # No beat is shorter than contraction and relaxation.
+    intervals = np.maximum(interval_s * (1 + spread), SYSTOLE_S + RELAXATION_S)
     return np.asarray(np.cumsum(intervals) - intervals[0], np.float64)
 
 

@@ -18,6 +18,7 @@ from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.scan import TICK_S, Flag, Readouts, Scan, ScanHeader, Waveform
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
+from recon.simulate.cine import CINE, heart_cine
 from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
@@ -65,6 +66,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("carotid-pc", "velocity in the carotids, cine", CONTRAST_PHASE, Choice(1, 8, 128), carotid_pc),
             Protocol("breast-dce", "3-D of the breast as an agent arrives", DCE, Choice(8, 8, 64), breast_dce),
             Protocol("brain-dsc", "first pass of an agent through the brain", DSC, Choice(24, 8, 64), brain_dsc),
+            Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
         )
     }
 )

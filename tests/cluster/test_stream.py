@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cluster.config import ClusterConfig
 from cluster.events import FrameReady
-from cluster.spool import read_readouts
+from cluster.spool import read_readouts, read_waveforms
 from cluster.stream import ScanStream, Step
 from recon.errors import HeaderError, LimitError, RecipeError, ReconError, ScanError, WireError
 from recon.mrd.header import write_header
@@ -129,6 +129,24 @@ def test_frames_of_a_kind_have_one_key(spool: Path) -> None:
 DATA_OF_THREE = scans.stream(FRAMES)
 HEADER = encode_header(write_header(scans.header()))
 BODY = encode_readouts(FRAMES[0]).tobytes()
+
+
+def test_a_cine_is_one_frame_with_all_waveforms_when_the_scan_ends(tmp_path: Path) -> None:
+    stream = make(tmp_path / "s.mrd", method="cine")
+    (tmp_path / "s.mrd").write_bytes(DATA)
+    assert frames_of(pour(stream, DATA)) == []
+    frames = stream.finish().frames
+    assert [frame.frame.counters for frame in frames] == [Counters(repetition=i) for i in range(3)]
+    waveforms = read_waveforms(tmp_path / "s.mrd", frames[2].frame.waveforms)
+    assert [waveform.samples.shape for waveform in waveforms] == [(1, 10), (1, 10)]
+    assert not frames_of(pour(make(tmp_path / "s.mrd"), DATA))[2].frame.waveforms
+
+
+def test_more_waveforms_than_the_limit_are_refused(tmp_path: Path) -> None:
+    data = HEADER + ECG * 3
+    assert error_of(make(tmp_path, scan_readouts=2), data).args == (  # type: ignore[union-attr]
+        "the scan has more than 2 waveforms, the limit here: send longer ones",
+    )
 
 
 def test_a_window_cuts_frames_that_share_readouts(tmp_path: Path) -> None:

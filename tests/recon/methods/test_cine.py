@@ -1,0 +1,131 @@
+"""Retrospective gating of simulated hearts with irregular beats, and what becomes of a scan that cannot be gated."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from recon.methods.cine import _of_phase
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.scan import Counters, Image, Scan, Waveform
+from recon.simulate import SimulatedScan, nrmse, simulate
+from recon.simulate.cine import CINE_PHASES, VARIABILITY
+from recon.simulate.objects import heart_regions
+from recon.simulate.physiology import contraction
+from recon.simulate.truth import pixel_centers
+from tests.recon.builders import heads
+from tests.recon.methods.phantoms import CPU
+
+READER = "not gated, the image is an average over the heart's motion: "
+
+
+@cache
+def simulated() -> SimulatedScan:
+    return simulate("heart-cine", seed=3, coils=4, matrix=64)
+
+
+@cache
+def images() -> tuple[Image, ...]:
+    return tuple(reconstruct(simulated().scan, Recipe("cine", {"phases": CINE_PHASES}), CPU))
+
+
+def blood_mm2(pixels: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """The area of the left cavity in a slice: signal above the heart muscle's as a share of the blood's, summed."""
+    space = simulated().scan.header.encodings[0].recon
+    away = np.linalg.norm(pixel_centers(space, 2) - np.array([23.5, -12.5]), axis=-1)
+    whole = away < 31.0  # inside the outer edge of the wall
+    blood = np.median(reference[away < 8])
+    muscle = np.median(reference[(away > 27.5) & (away < 31)])
+    share = (pixels - muscle) / (blood - muscle)
+    return float(share[whole].sum() * np.prod(space.spacing_mm[1:]))
+
+
+def test_every_phase_is_an_image_with_its_delay() -> None:
+    assert VARIABILITY == 0.1
+    assert [image.counters for image in images()] == [Counters(phase=i) for i in range(CINE_PHASES)]
+    assert [image.index for image in images()] == list(range(1, CINE_PHASES + 1))
+    delays = np.array([image.physiology_time_stamp[0] for image in images()])
+    assert (np.diff(delays) > 0).all() and 0 < delays[0] < delays[-1] < 0.9 * 1.2 / 0.0025
+    assert all("2 of 9 heartbeats are irregular and left out" in image.comments for image in images())
+
+
+@pytest.mark.parametrize("state", ["end of systole", "end of diastole"])
+def test_blood_pool_areas_are_within_three_percent_of_the_truth(state: str) -> None:
+    truth = simulated().truth
+    areas = [blood_mm2(t.pixels[0], truth[-1].pixels[0]) for t in truth]
+    phase = int(np.argmin(areas)) if state == "end of systole" else CINE_PHASES - 1
+    assert areas[phase] == pytest.approx(blood_mm2(images()[phase].pixels[0, 0], truth[-1].pixels[0]), rel=0.03)
+    assert min(areas) < 0.55 * max(areas)  # the heart does beat: the cavity shrinks to (15 / 24)² of its area
+
+
+def test_every_phase_comes_near_its_truth() -> None:
+    """0.7 % are noise; where the heart is fastest it moves by more than a voxel in a phase."""
+    assert heart_regions(0.0) != heart_regions(float(contraction(np.array([0.2]))[0]))
+    errors = [nrmse(image.pixels[0], truth) for image, truth in zip(images(), simulated().truth, strict=True)]
+    average = reconstruct(replace(simulated().scan, waveforms=()), Recipe("cine"), CPU)
+    (blurred,) = (image.pixels[0] for image in average)
+    worst = max(nrmse(blurred, truth) for truth in simulated().truth)
+    assert max(errors) < worst / 2
+
+
+def changed(waveforms: tuple[Waveform, ...]) -> Image:
+    (image,) = reconstruct(Scan(simulated().scan.header, simulated().scan.readouts, waveforms), Recipe("cine"), CPU)
+    return image
+
+
+def comment(image: Image) -> str:
+    (found,) = (text for text in image.comments if text.startswith(READER))
+    return found.removeprefix(READER)
+
+
+def test_without_an_ecg_the_image_is_an_average_and_says_so() -> None:
+    assert comment(changed(())).startswith("the scan has no ECG waveform")
+
+
+def test_without_r_peaks_the_image_is_an_average_and_says_so() -> None:
+    flat = tuple(replace(block, samples=np.full_like(block.samples, 2048)) for block in simulated().scan.waveforms)
+    assert "shows no two R-peaks" in comment(changed(flat))
+
+
+def test_an_ecg_of_another_time_is_said_to_be() -> None:
+    later = tuple(replace(block, time_stamp=block.time_stamp + 400_000) for block in simulated().scan.waveforms)
+    assert "correct the time stamps" in comment(changed(later))
+
+
+def test_an_ecg_longer_than_the_scan_serves_as_well() -> None:
+    first = simulated().scan.waveforms[0]
+    before = tuple(
+        replace(block, time_stamp=first.time_stamp - 4000 + i * block.samples.shape[1])
+        for i, block in enumerate(simulated().scan.waveforms[:10])
+    )
+    (some, *_) = reconstruct(
+        Scan(simulated().scan.header, simulated().scan.readouts, before + simulated().scan.waveforms),
+        Recipe("cine", {"rr_tolerance": 1.0}),
+        CPU,
+    )
+    assert not [text for text in some.comments if text.startswith(READER)]
+
+
+def test_lines_are_interpolated_in_time_and_shared_where_a_phase_has_none() -> None:
+    """Linear motion comes out exact; a line measured elsewhere in the beat only is taken from there."""
+    place = np.array([0.10, 0.20, 0.80])  # line 0 twice round the centre of phase 1 of 10, line 1 once, far away
+    head = heads(3, samples=2, coils=1, kspace_encode_step_1=[0, 0, 1])
+    run = type(simulated().scan.readouts[0])(head, np.array([1, 3, 7], np.complex64).repeat(2).reshape(3, 1, 2))
+    encoding = simulated().scan.header.encodings[0]
+    made, remarks = _of_phase(run, place, encoding, phase=1, count=10)
+    np.testing.assert_allclose(made.samples[:, 0, 0], [2, 7], rtol=1e-6)
+    assert remarks == ("1 of 2 lines of phase 1 are shared with the phase nearest in time",)
+    across, _ = _of_phase(run, np.array([0.98, 0.12, 0.8]), encoding, phase=0, count=10)
+    np.testing.assert_allclose(across.samples[0, 0, 0], 2, rtol=1e-6)  # both 0.7 phases from the centre, 0.05
+
+
+def test_spokes_are_gated_too() -> None:
+    scan = simulate("heart-radial", seed=3, coils=2, matrix=32, repetitions=1).scan
+    found = list(reconstruct(scan, Recipe("cine", {"phases": 6}), CPU))
+    assert [image.counters.phase for image in found] == list(range(6))
+    assert not any(text.startswith(READER) for image in found for text in image.comments)
