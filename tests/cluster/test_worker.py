@@ -5,14 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import kernels
 from cluster.config import ClusterConfig
 from cluster.events import Batch, Extent, FrameReady, State
 from cluster.stream import ScanStream
+from cluster.tape import record
 from cluster.worker import Worker, WorkerSettings
 from recon.errors import DeviceError
 from recon.mrd.wire import encode_close, encode_header, encode_readouts
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
+from recon.simulate import simulate
 from tests.cluster import scans
 
 FRAMES = scans.frames(3)
@@ -104,3 +110,19 @@ def test_a_header_longer_than_usual_is_read_where_the_server_takes_it(tmp_path: 
 def test_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceError):
         Worker("w", WorkerSettings(device="cuda:99"))
+
+
+def test_a_worker_gates_by_the_waveforms_in_the_spool(tmp_path: Path) -> None:
+    """What a worker makes of a cine from the spool is what the scan in memory gives."""
+    simulated = simulate("heart-cine", seed=2, coils=2, matrix=16)
+    spool = tmp_path / "s.mrd"
+    spool.write_bytes(bytes(record(simulated, method="cine").data))
+    stream = ScanStream("s", spool, config=ClusterConfig(), method="auto")
+    stream.feed(memoryview(spool.read_bytes()))
+    (frame,) = stream.finish().frames
+    (result,) = Worker("w", WorkerSettings()).run(batch([frame])).results
+    expected = list(reconstruct(simulated.scan, Recipe("cine"), kernels.on("cpu")))
+    assert result.error == "" and len(result.images) == len(expected) == 20
+    for made, wanted in zip(result.images, expected, strict=True):
+        np.testing.assert_array_equal(made.pixels, wanted.pixels)
+        assert made.counters == wanted.counters and not any("not gated" in text for text in made.comments)
