@@ -67,7 +67,9 @@ def lines_of(encoding: Encoding) -> Lines:
     strides = np.zeros(len(COUNTERS), np.int64)
     strides[[STEP_1, STEP_2, AVERAGE]] = 1, n1, n1 * n2
     total, needed = n1 * n2 * averages, _accelerated(n1, n2, encoding.acceleration) * averages
-    if not is_cartesian(encoding) and "kspace_encode_step_1" not in encoding.limits:
+    # Shots of a volume need no partitions: how many step 2 counts is said by the header or not known.
+    unsaid = {"kspace_encode_step_1", *(["kspace_encode_step_2"] if encoding.encoded.matrix[0] > 1 else [])}
+    if not is_cartesian(encoding) and unsaid - encoding.limits.keys():
         total, needed = 0, 1
     word = "line" if is_cartesian(encoding) else "shot"
     return Lines(low, high, strides, int(low @ strides), total, needed, word)

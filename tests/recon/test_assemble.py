@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from recon.assemble import Assembler, FrameIndex, Grouping, is_imaging
 from recon.errors import HeaderError, ScanError
-from recon.scan import COUNTERS, Counters, Flag, ScanHeader, Trajectory
+from recon.scan import COUNTERS, Counters, Flag, Limit, ScanHeader, Trajectory
 from tests.recon.builders import header, heads, lines
 
 LOOPS = ("kspace_encode_step_1", "kspace_encode_step_2", "average", "slice", "contrast", "phase", "repetition", "set")
@@ -354,6 +355,17 @@ def test_separate_calibration_lines_serve_all_later_frames_of_their_slice(mode: 
     frames = assembled(scan, head)
     assert [index.rows.tolist() for index in frames] == [[0, 1, 2, 3], [4, 5], [0, 1, 7, 8], [6, 9, 10]]
     assert [index.calibrated for index in frames] == [True, False, True, True]
+
+
+def test_a_volume_of_spokes_has_no_partitions_unless_the_header_says_so() -> None:
+    """A koosh ball counts its spokes by step 1 alone."""
+    limits = {"kspace_encode_step_1": Limit(0, 19, 0)}
+    ball = header((8, 8, 8), trajectory=Trajectory.RADIAL)
+    scan = replace(ball, encodings=(replace(ball.encodings[0], limits=limits),))
+    head = heads(20, kspace_encode_step_1=np.arange(20), trajectory_dimensions=3)
+    head["flags"][-1] = Flag.LAST_IN_REPETITION.mask
+    (index,) = assembled(scan, head)
+    assert (len(index.rows), index.complete, index.warnings) == (20, True, ())
 
 
 # ---- frames that counters do not name ----
