@@ -21,7 +21,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     ingest = kinds.add_parser("ingest", help="MRD decoding, and bytes from a socket to the spool")
     load = kinds.add_parser("load", help="many scanners on one cluster")
     load.add_argument("--profile", choices=("steady", "overhead"), default="steady", help="default: %(default)s")
-    load.add_argument("--scanners", type=int, nargs="+", default=[1, 4], metavar="N", help="of the profile steady")
+    load.add_argument(
+        "--scanners",
+        type=int,
+        nargs="+",
+        default=[1, 4],
+        metavar="N",
+        help="how many at once (profile steady, protocols)",
+    )
+    load.add_argument("--protocol", nargs="+", default=[], metavar="NAME", help="simulated scans instead, in turn")
     load.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of sending in one run")
     load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
     numeric = kinds.add_parser("kernels", help="NUFFT, CG-SENSE, ESPIRiT and GRAPPA on the CPU beside other packages")
@@ -46,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     about = report.environment()
     rows = _measure(args)
-    name = f"{args.kind}-{args.profile}-ray-{args.ray}" if args.kind == "load" else args.kind
+    profile = "protocols" if args.kind == "load" and args.protocol else getattr(args, "profile", "")
+    name = f"{args.kind}-{profile}-ray-{args.ray}" if args.kind == "load" else args.kind
     report.show(rows, title=f"bench {name}")
     report.write(rows, args.json or _default_path(name, about), about=about)
     return 0
@@ -63,6 +72,10 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
     if args.kind == "ingest":
         return ingest.measure(storage, rounds=args.rounds)
     plan = load.Plan(storage, ray=args.ray, seconds=args.seconds, rounds=args.rounds)
+    if args.protocol:
+        from bench import protocols
+
+        return [entry for count in args.scanners for entry in protocols.measure(plan, args.protocol, scanners=count)]
     if args.profile == "overhead":
         return load.overhead(plan)
     return load.steady(plan, scanners=args.scanners)
