@@ -20,11 +20,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
-from kernels.cuda import cg, coils, fft, nufft_steps, prox, wavelet
+from kernels.cuda import cg, coils, fft, grid, nufft_steps, prox, wavelet
 from kernels.cuda._load import OPTIONS, read_source
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path("bench/results/cuda-compiled.csv")
+# Lines of passes.cu: every radix, once and again, and the longest blocks.
+LENGTHS = (256, 512, 640, 1000, 1024, 1280)
 NVCC = Path("/usr/local/cuda/bin/nvcc")
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -58,8 +60,9 @@ class Compiler(Protocol):
 
 
 def all_names() -> dict[str, tuple[str, ...]]:
-    """Every kernel that the wrappers may ask for, by file."""
-    return fft.NAMES | cg.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | cg.NAMES | nufft_steps.names()
+    """Every kernel that the wrappers may ask for, by file; of the passes those of some usual lengths."""
+    fixed = fft.NAMES | cg.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES
+    return fixed | nufft_steps.names() | grid.names(LENGTHS)
 
 
 def find_compiler() -> Compiler | None:

@@ -26,7 +26,9 @@ HBM = 3.0e12  # bytes a second
 SHARED = 29.7e12  # bytes a second: 132 multiprocessors, 128 bytes a clock
 ISSUE = 132 * 4 * 1.755e9  # instructions of a warp a second
 # Guesses, to be replaced by measurements: the share of a ceiling that such a kernel keeps up.
-STREAM_SHARE, FFT_SHARE, POINT_SHARE = 0.85, 0.75, 0.6
+STREAM_SHARE, ISSUE_SHARE = 0.85, 0.6
+# Of a thread, for each value of a line that passes.cu transforms: three stages of radix 8, counted by hand.
+PASS_INSTRUCTIONS = 45
 EPS = 1e-4
 REPEATS, BUFFERS = 50, 3
 
@@ -70,34 +72,34 @@ class Prediction:
     """Seconds of one transform of all coils: what it cannot beat, and what its steps are expected to take."""
 
     floor: float
-    grid: float  # padding or cropping
-    fft: float
+    passes: float  # of the FFT, which pad and crop
     points: float  # interpolating or spreading
 
     @property
     def expected(self) -> float:
         """The steps one after another."""
-        return self.grid + self.fft + self.points
+        return self.passes + self.points
 
 
-def pass_bytes(case: Case) -> tuple[int, int]:
-    """Of the fine grid's passes: what fused ones would move before the last write, and what cuFFT's move."""
-    # Along x, y, z in turn an axis is doubled; a pass reads what is there and writes twice as much, ours in place.
-    axes, image = len(case.shape), case.image_bytes
-    fused = sum(image * 2**axis * 3 for axis in range(axes))
-    in_place = sum(2 * image * 2 ** (axis + 1) for axis in range(axes))
-    return fused, in_place
+def pass_bytes(case: Case) -> list[int]:
+    """What each pass moves, along x, y and z in turn: an axis is read as it is and written twice as long."""
+    return [case.image_bytes * 2**axis * 3 for axis in range(len(case.shape))]
+
+
+def pass_seconds(moved: float, values: float) -> float:
+    """A pass that moves so many bytes and transforms lines of so many values in all."""
+    return max(moved / (HBM * STREAM_SHARE), values * PASS_INSTRUCTIONS / 32 / (ISSUE * ISSUE_SHARE))
 
 
 def predict(case: Case, *, adjoint: bool) -> Prediction:
     """Type 2, or with `adjoint` type 1."""
     fine = case.image_bytes * 2 ** len(case.shape)
-    fused, in_place = pass_bytes(case)
-    floor = (fused + fine + case.point_bytes) / HBM
-    grid = (case.image_bytes + (case.image_bytes * 2 if adjoint else fine)) / (HBM * STREAM_SHARE)
+    moved = pass_bytes(case)
+    floor = (sum(moved) + fine + case.point_bytes) / HBM
+    passes = sum(pass_seconds(part, part / 12) for part in moved)  # a third is read, two thirds are the lines
     memory = (fine + case.point_bytes) / (HBM * STREAM_SHARE)
     inner = spread_seconds(case) if adjoint else interpolate_seconds(case)
-    return Prediction(floor, grid, in_place / (HBM * FFT_SHARE), max(memory, inner / POINT_SHARE))
+    return Prediction(floor, passes, max(memory, inner / ISSUE_SHARE))
 
 
 def interpolate_seconds(case: Case) -> float:
@@ -137,12 +139,13 @@ def tile_count(case: Case) -> int:
 def predict_toeplitz(case: Case) -> tuple[float, float]:
     """(floor, expected) seconds of one application of the convolution to all coils, with maps."""
     fine, image = case.image_bytes * 2 ** len(case.shape), case.image_bytes
-    fused, in_place = pass_bytes(case)
+    *outer, deepest = pass_bytes(case)
     spectrum = 4 * 2 ** len(case.shape) * prod(case.shape)
-    # Fused: two passes along each axis but the last, which multiplies and returns at once; maps are read twice.
-    floor = (2 * fused - 2 * fine + spectrum + image) / HBM
-    streams = 2 * image + fine + 2 * fine + spectrum + 3 * image
-    return floor, streams / (HBM * STREAM_SHARE) + 2 * in_place / (HBM * FFT_SHARE)
+    # Two passes along each axis but the deepest, which multiplies and returns at once; maps are read twice.
+    floor = (2 * sum(outer) + 2 * (deepest - fine) + spectrum + image) / HBM
+    passes = sum(2 * pass_seconds(part, part / 12) for part in outer)
+    middle = pass_seconds(fine + spectrum, 2 * fine / 8)
+    return floor, passes + middle + 2 * image / case.coils / (HBM * STREAM_SHARE)
 
 
 def table() -> str:
@@ -154,7 +157,7 @@ def table() -> str:
     for case in CASES:
         for name, adjoint in (("type 2", False), ("type 1", True)):
             found = predict(case, adjoint=adjoint)
-            steps = {"FFT passes": found.fft, "points": found.points, "padding": found.grid}
+            steps = {"FFT passes": found.passes, "points": found.points}
             most = max(steps, key=steps.__getitem__)
             lines.append(line(case.name, name, found.floor, found.expected, f"{most}, {microseconds(steps[most])}"))
         if len(case.shape) == 2:

@@ -13,7 +13,8 @@ import numpy as np
 from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, check_here
-from kernels.cuda.nufft_steps import Grid, Lists
+from kernels.cuda.grid import open_grid
+from kernels.cuda.nufft_steps import Lists
 from kernels.geometry import fold
 from kernels.plan import plan_geometry
 
@@ -48,7 +49,7 @@ class CudaNufft:
         folded = fold(self._points, self.shape)
         geometry = plan_geometry(*lift(folded, self.shape), eps=eps, sigma=sigma)
         scales = tuple((1 / factor.astype(np.float64)).astype(np.float32) for factor in geometry.deapodise)
-        self._grid = Grid(runtime, geometry.shape, geometry.fine, scales)
+        self._grid = open_grid(runtime, geometry.shape, geometry.fine, scales)
         self._lists = Lists(runtime, geometry, half_weights=half_weights)
 
     def forward(self, x: Complex) -> Complex:

@@ -1,20 +1,7 @@
 // Between images [coil][z][y][x] and the padded grid [z][y][coil][x] in FFT order (voxel r at cell r mod n): pad or
 // crop, scale by one factor per axis, and multiply by coil maps on the way. Two axes are three with z = 1.
 #include "common.cuh"
-
-struct Size {
-    int z, y, x;
-};
-
-// The voxel 0 … size−1 that cell `cell` of a grid of `fine` cells holds, −1 for padding.
-__device__ inline int voxel_at(int cell, int size, int fine) {
-    if (cell < size - size / 2) return cell + size / 2;
-    return cell >= fine - size / 2 ? cell - (fine - size / 2) : -1;
-}
-
-__device__ inline int cell_at(int voxel, int size, int fine) {
-    return voxel >= size / 2 ? voxel - size / 2 : voxel - size / 2 + fine;
-}
+#include "grid.cuh"
 
 // image · maps · scale → grid, padding included. With `maps` [coil][z][y][x] the image has no coil axis.
 // Grid (fine z · fine y · coils), any block.

@@ -1,6 +1,6 @@
 """The normal operator of a NUFFT on a GPU as a convolution with its point response (doi:10.1109/TMI.2005.855535).
 
-Coils are padded, multiplied and combined in three kernels between the passes of the FFT. Pays where there are many
+Coils are padded, multiplied and combined inside the passes of the FFT (`grid.FusedGrid`). Pays where there are many
 points: in 3-D from about a quarter of the voxels on.
 """
 
@@ -13,8 +13,8 @@ import numpy as np
 from kernels.checks import check_normal, check_weights
 from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, check_here
+from kernels.cuda.grid import open_grid
 from kernels.cuda.nufft import CudaNufft
-from kernels.cuda.nufft_steps import Grid
 from kernels.plan import FINEST_EPS, smooth
 
 SIGMA = 2.0
@@ -37,7 +37,7 @@ class CudaToeplitz:
         doubled = tuple(2 * n for n in self.shape)
         fine = tuple(map(even_smooth, (2 * n for n in size)))
         scales = tuple(np.full(n, m**-0.5, np.float32) for n, m in zip(size, fine, strict=True))
-        self._grid = Grid(runtime, size, fine, scales)
+        self._grid = open_grid(runtime, size, fine, scales)
         self._spectrum = self._transform(self._response(points, doubled, weights), fine)
 
     def _response(self, points: Any, doubled: tuple[int, ...], weights: Real | None) -> Complex:
@@ -53,14 +53,14 @@ class CudaToeplitz:
         """The response's transform on the fine grid [z, y, x], which is real: the operator is Hermitian."""
         axes = (1,) * (len(fine) - response.ndim) + response.shape
         ones = tuple(np.ones(n, np.float32) for n in axes)
-        spectrum = Grid(self._runtime, axes, fine, ones).pad(response.reshape(1, *(1,) * (3 - len(axes)), *axes))
+        spectrum = open_grid(self._runtime, axes, fine, ones).pad(response.reshape(1, *(1,) * (3 - len(axes)), *axes))
         return self._runtime.xp.ascontiguousarray(spectrum.real)  # type: ignore[no-any-return]
 
     def normal(self, x: Complex, *, maps: Complex | None = None) -> Complex:
         """See `NufftPlan.normal`; the weights are the operator's own."""
         check_here(self._runtime, x=x, maps=maps)
         check_normal(self, x, None, maps)
-        return self._grid.there_and_back(x, maps, lambda grid: self._grid.multiply(grid, self._spectrum))
+        return self._grid.convolve(x, maps, self._spectrum)
 
 
 def even_smooth(size: int) -> int:

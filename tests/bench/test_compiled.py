@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bench import compiled
+from kernels.cuda import grid
 from tests.cuda.shim import all_names
 
 PIECE = 20
@@ -35,7 +36,7 @@ def parts() -> list[tuple[str, tuple[str, ...]]]:
     """The kernels of plans with the usual options, by file; long files in pieces, for a test's time."""
     return [
         (file, names[first : first + PIECE])
-        for file, names in all_names().items()
+        for file, names in (all_names() | grid.names((512,))).items()
         for first in range(0, len(names), PIECE)
     ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from kernels.cuda import CudaKernels, cg, coils, fft, nufft_steps, prox, wavelet
+from kernels.cuda import CudaKernels, cg, coils, fft, grid, nufft_steps, prox, wavelet
 from kernels.cuda._load import Argument, read_source
 
 HERE = Path(__file__).parent
@@ -46,8 +47,9 @@ def find_compiler() -> str | None:
 class ShimRuntime:
     """Stands in for `CudaRuntime`; threads and blocks run in the order drawn from `seed` (0: as numbered).
 
-    `names` are the kernels that may be launched, by file: those of one file are compiled together. With `sanitize`
-    out-of-bounds accesses end the process, which must have been started with AddressSanitizer's library preloaded.
+    `names` are the kernels that may be launched, by file: those of one file are compiled together; those of
+    passes.cu need not be named, they are compiled for each length that is met. With `sanitize` out-of-bounds accesses
+    end the process, which must have been started with AddressSanitizer's library preloaded.
     """
 
     xp = np
@@ -57,7 +59,7 @@ class ShimRuntime:
         self.names = names
         self.seed = seed
         self.sanitize = sanitize
-        self._libraries: dict[str, ctypes.CDLL] = {}
+        self._libraries: dict[tuple[str, ...], ctypes.CDLL] = {}
 
     def launch(
         self,
@@ -69,23 +71,24 @@ class ShimRuntime:
     ) -> None:
         """See `Runtime.launch`; waits."""
         file, name = kernel
-        index = self.names[file].index(name)
+        names = compiled_with(file, name, self.names)
+        index = names.index(name)
         sizes = (ctypes.c_uint * 7)(*(*grid, 1, 1)[:3], *(*block, 1, 1)[:3], shared_bytes)
         values = [as_c(argument) for argument in args]
         pointers = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         message = ctypes.create_string_buffer(256)
         with LOCK:
-            library = self._library(file)
+            library = self._library(file, names)
             wanted = library.shim_arguments(index)
             assert wanted == len(values), f"{name} takes {wanted} arguments, got {len(values)}"
             failed = library.shim_launch(index, sizes, ctypes.c_ulonglong(self.seed), pointers, message)
         if failed:
             raise RuntimeError(f"{name}: {message.value.decode()}")
 
-    def _library(self, file: str) -> ctypes.CDLL:
-        if file not in self._libraries:
-            self._libraries[file] = ctypes.CDLL(str(build(file, self.names[file], sanitize=self.sanitize)))
-        return self._libraries[file]
+    def _library(self, file: str, names: tuple[str, ...]) -> ctypes.CDLL:
+        if names not in self._libraries:
+            self._libraries[names] = ctypes.CDLL(str(build(file, names, sanitize=self.sanitize)))
+        return self._libraries[names]
 
     def fft(self, source: Any, target: Any, *, axis: int, inverse: bool) -> None:
         """See `Runtime.fft`."""
@@ -117,7 +120,16 @@ def open_shim(*, seed: int = 0, sanitize: bool = False) -> CudaKernels:
 def all_names() -> dict[str, tuple[str, ...]]:
     """The kernels that may be launched, by file, for plans of the usual σ = 2 and full weights."""
     usual = nufft_steps.names(widths=range(2, 8), half_widths=range(0))
-    return fft.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | cg.NAMES | usual
+    return fft.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES | cg.NAMES | usual | grid.NAMES
+
+
+def compiled_with(file: str, name: str, names: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """The kernels of one library with `name`: all of its file, of passes.cu those for the same length of lines."""
+    if file != "passes.cu":
+        return names[file]
+    found = re.search(r"\d+", name)
+    assert found is not None
+    return grid.names((int(found[0]),))[file]
 
 
 def as_c(argument: Argument) -> Any:

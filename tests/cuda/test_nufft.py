@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kernels.contract import Complex, Real
-from kernels.cuda import nufft_steps
+from kernels.cuda import grid, nufft_steps
 from kernels.cuda.nufft import CudaNufft
 from kernels.plan import POINTS_PER_BLOCK, plan_geometry
 from kernels.reference import direct
@@ -39,7 +39,7 @@ def unusual() -> ShimRuntime:
     """The kernels of half weights, and of the smaller grid's widest footprints."""
     names = nufft_steps.names(widths=range(9, 10), half_widths=range(3, 6))
     wanted = tuple(name for name in names[FILE] if "16" not in name)
-    return ShimRuntime(names | {FILE: wanted}, seed=5)
+    return ShimRuntime(grid.NAMES | {FILE: wanted}, seed=5)
 
 
 def crowded(rng: np.random.Generator, axes: int) -> Real:
@@ -124,7 +124,7 @@ def test_coils_beyond_the_memory_of_one_grid_take_turns(
     points, shape = uniform(rng, 80, 2), (10, 11)
     x, y, maps = noise(rng, 5, *shape), noise(rng, 5, 80), noise(rng, 5, *shape)
     whole = CudaNufft(shim, points, shape=shape)
-    monkeypatch.setattr(nufft_steps, "GRID_BYTES", 2 * 8 * 20 * 24)
+    monkeypatch.setattr(grid, "GRID_BYTES", 2 * 8 * 20 * 24)
     turns = CudaNufft(shim, points, shape=shape)
     assert [part.stop for part in turns._grid.turns(5)] == [2, 4, 5]
     assert np.array_equal(turns.forward(x), whole.forward(x))
@@ -159,12 +159,12 @@ def test_no_step_leaves_its_arrays() -> None:
         f"""
         import sys
         sys.path.insert(0, {str(Path(__file__).parents[2])!r})
-        from kernels.cuda import nufft_steps
+        from kernels.cuda import grid, nufft_steps
         from kernels.cuda.nufft import CudaNufft
         from tests.cases import COILS, POINTS, noise
 
         names = nufft_steps.names(widths=range(6, 7), half_widths=range(0))
-        runtime = ShimRuntime(names, seed=1, sanitize=True)
+        runtime = ShimRuntime(names | grid.NAMES, seed=1, sanitize=True)
         rng = np.random.default_rng(2)
         for shape in ((13, 18), (9, 1), (8, 7, 6), (15,)):
             for coils, make in zip(COILS, (*POINTS.values(), *POINTS.values())):
