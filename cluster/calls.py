@@ -168,7 +168,7 @@ def submit(submission: Submission, tries: Tries) -> Program[ScanRecord]:
     headers = {"content-type": source.content_type, "idempotency-key": submission.key}
     if source.size is not None:
         headers["content-length"] = str(source.size)
-    params = {"method": submission.method, "priority": submission.priority, "name": submission.name}
+    params = {"method": submission.method, "priority": submission.priority, "name": submission.name, **source.params}
     call = Call("POST", "/v1/scans", params, headers, lambda: _counted(submission), again=source.repeatable)
     reply = yield from request(call, tries)
     return read_record(reply.document)

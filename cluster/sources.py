@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from recon.errors import FileError
-from recon.files import HDF5_SIGNATURE
+from recon.files import Form, form_of, form_of_file, refuse_group
 from recon.mrd.wire import encode_close, encode_header, encode_readouts, encode_waveform
 from recon.scan import Scan
 
 MRD_TYPE = "application/x-mrd"
 HDF5_TYPE = "application/x-hdf5"
+_TYPES: Mapping[Form | None, str] = {Form.HDF5: HDF5_TYPE, Form.STREAM: MRD_TYPE}
 CHUNK_BYTES = 1 << 20  # httpx sends chunks of this size ten times faster than one large body
 
-Sendable = str | Path | bytes | bytearray | memoryview | Scan | Iterable[bytes]
+
+@dataclass(frozen=True, slots=True)
+class GroupOf:
+    """The scan in an HDF5 file's group of another name than the usual `dataset`."""
+
+    path: Path
+    group: str
+
+
+Sendable = str | Path | GroupOf | bytes | bytearray | memoryview | Scan | Iterable[bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +35,20 @@ class Source:
     chunks: Callable[[], Iterator[bytes]]
     size: int | None = None
     repeatable: bool = True
+    params: Mapping[str, str] = field(default_factory=dict)  # of the request
 
 
 def source(content: Sendable) -> Source:
-    """`content` as chunks; raises FileError when it is a path that cannot be read."""
+    """`content` as chunks; raises FileError when it is a path that cannot be read, or of something else."""
     if isinstance(content, str | Path):
-        return _of_file(Path(content))
+        return _of_file(Path(content), group="")
+    if isinstance(content, GroupOf):
+        return _of_file(content.path, group=content.group)
     if isinstance(content, Scan):
         return Source(MRD_TYPE, lambda: encode_scan(content))
     if isinstance(content, bytes | bytearray | memoryview):
         view = memoryview(content).cast("B")
-        return Source(_type_of(bytes(view[:8])), lambda: _slices(view), size=len(view))
+        return Source(_TYPES.get(form_of(bytes(view[:8])), MRD_TYPE), lambda: _slices(view), size=len(view))
     iterator = iter(content)
     return Source(MRD_TYPE, lambda: iterator, repeatable=False)
 
@@ -56,20 +68,12 @@ def _slices(view: memoryview) -> Iterator[bytes]:
     return (bytes(view[at : at + CHUNK_BYTES]) for at in range(0, len(view), CHUNK_BYTES))
 
 
-def _of_file(path: Path) -> Source:
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(len(HDF5_SIGNATURE))
-    except OSError as error:
-        raise FileError(f"{path} cannot be read ({error.strerror}): give a readable file") from error
-    if not size:
-        raise FileError(f"{path} is empty, expected an ISMRMRD HDF5 file or an MRD stream: give another file")
-    return Source(_type_of(start), lambda: _read(path), size=size)
-
-
-def _type_of(start: bytes) -> str:
-    return HDF5_TYPE if start == HDF5_SIGNATURE else MRD_TYPE
+def _of_file(path: Path, *, group: str) -> Source:
+    form = form_of_file(path)
+    if form is Form.STREAM:
+        refuse_group(path, group)
+    params = {"group": group} if group else {}
+    return Source(_TYPES[form], lambda: _read(path), size=path.stat().st_size, params=params)
 
 
 def _read(path: Path) -> Iterator[bytes]:

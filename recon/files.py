@@ -1,18 +1,30 @@
-"""A scan from a file in either of its two forms: ISMRMRD HDF5, or the bytes of an MRD stream."""
+"""A scan from a file in either of its two forms: ISMRMRD HDF5, or the bytes of an MRD stream.
+
+`form_of_file` tells which: here, and before a client sends a file.
+"""
 
 from __future__ import annotations
 
 import mmap
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 from recon.errors import FileError, HeaderError, WireError
 from recon.interpreter import Interpreter
-from recon.mrd.wire import AcquisitionRun, Decoder, Message, WaveformMessage
+from recon.mrd.wire import AcquisitionRun, Decoder, Message, MessageId, WaveformMessage
 from recon.recipe import AUTO, Recipe, resolve
 from recon.scan import Readouts, Scan, Waveform
 
-HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_ID_BYTES = 2  # of a message
+
+
+class Form(Enum):
+    """The two forms of a scan in a file."""
+
+    HDF5 = "ISMRMRD HDF5"
+    STREAM = "an MRD stream"
 
 
 @dataclass(slots=True)
@@ -22,20 +34,41 @@ class _Contents:
     waveforms: list[Waveform] = field(default_factory=list)
 
 
-def read_file(path: Path, *, method: str = AUTO) -> tuple[Scan, Recipe]:
-    """The scan in the file at `path`, and its recipe: by `method`, or what a stream asks for where that is "auto".
+def form_of(start: bytes) -> Form | None:
+    """The form of what begins with the 8 bytes `start`; None where it is neither."""
+    if start.startswith(_SIGNATURE):
+        return Form.HDF5
+    number = int.from_bytes(start[:_ID_BYTES], "little")
+    return Form.STREAM if len(start) >= _ID_BYTES and number in set(MessageId) else None
 
-    Raises FileError where the file is neither form, and what the readers of the two raise.
-    """
-    recipe = resolve(method)
+
+def form_of_file(path: Path) -> Form:
+    """The form of the file at `path`; raises FileError where it is neither, empty, or cannot be read."""
     try:
-        signature = _start_of(path)
+        with path.open("rb") as file:
+            start = file.read(len(_SIGNATURE))
     except OSError as error:
         raise FileError(f"{path} cannot be read ({error.strerror}): name a file that is there") from error
-    if signature == HDF5_SIGNATURE:
-        from recon.mrd.hdf5 import read_scan
+    if not start:
+        raise FileError(f"{path} is empty, expected an ISMRMRD HDF5 file or an MRD stream: name another")
+    form = form_of(start)
+    if form is None:
+        raise FileError(f"{path} is neither ISMRMRD HDF5 nor an MRD stream (it begins with {start!r}): name another")
+    return form
 
-        return read_scan(path), recipe
+
+def read_file(path: Path, *, method: str = AUTO, group: str = "") -> tuple[Scan, Recipe]:
+    """The scan in the file at `path`, and its recipe: by `method`, or what a stream asks for where that is "auto".
+
+    `group` names the group of an HDF5 file that holds the scan, where it is not the usual one. Raises FileError where
+    the file is neither form, and what the readers of the two raise.
+    """
+    recipe = resolve(method)
+    if form_of_file(path) is Form.HDF5:
+        from recon.mrd.hdf5 import GROUP, read_scan
+
+        return read_scan(path, group=group or GROUP), recipe
+    refuse_group(path, group)
     contents = _read_stream(path, method)
     meaning = contents.meaning
     if meaning.header is None:
@@ -43,15 +76,14 @@ def read_file(path: Path, *, method: str = AUTO) -> tuple[Scan, Recipe]:
     return Scan(meaning.header, tuple(contents.readouts), tuple(contents.waveforms)), meaning.recipe
 
 
-def _start_of(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(len(HDF5_SIGNATURE))
+def refuse_group(path: Path, group: str) -> None:
+    """Raise FileError where a group is asked for of a stream."""
+    if group:
+        raise FileError(f"the group {group!r} is asked for, but {path} is an MRD stream, which has none: leave it out")
 
 
 def _read_stream(path: Path, method: str) -> _Contents:
     """The messages of a stream, its samples as views of the mapped file."""
-    if not path.stat().st_size:
-        raise FileError(f"{path} is empty, expected an ISMRMRD HDF5 file or an MRD stream: name another")
     with path.open("rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     decoder, contents = Decoder(), _Contents(Interpreter(method))

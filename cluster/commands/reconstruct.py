@@ -23,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Declare the subcommand and its arguments."""
     parser = subparsers.add_parser("reconstruct", help="reconstruct a file in this process, without a server")
     parser.add_argument("file", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
+    parser.add_argument("--group", default="", metavar="NAME", help="group of an HDF5 file (default: dataset)")
     parser.add_argument("--method", default=AUTO, metavar="NAME", help="recipe by name or as JSON (default: auto)")
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute"
@@ -45,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace) -> tuple[Scan, list[Image]]:
     device = open_device(args.device)
-    scan, recipe = read_file(args.file, method=args.method)
+    scan, recipe = read_file(args.file, method=args.method, group=args.group)
     total = len(frames_of(scan, recipe)[0])
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("reconstructing", total=total)

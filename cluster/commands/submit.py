@@ -18,6 +18,7 @@ from cluster.events import Priority, State
 from cluster.exits import status_of
 from cluster.job import FailedError, ScanRecord
 from cluster.saving import keep_apart, media_type
+from cluster.sources import GroupOf
 from recon.errors import LostError, ReconError
 
 
@@ -26,6 +27,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("submit", help="send scans to a server and write their images")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
     add_server(parser)
+    parser.add_argument("--group", default="", metavar="NAME", help="group of an HDF5 file (default: dataset)")
     parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
     choices = [priority.name.lower() for priority in Priority]
     parser.add_argument("--priority", default="routine", choices=choices, help="class of urgency (default: routine)")
@@ -93,7 +95,7 @@ def _send(client: Client, path: Path, *, args: argparse.Namespace, progress: Pro
     total = path.stat().st_size if path.exists() else None
     task = progress.add_task(f"sending {path.name}", total=total)
     scan = client.submit(
-        path,
+        GroupOf(path, args.group),
         method=args.method,
         priority=args.priority,
         progress=lambda sent: progress.update(task, completed=sent),

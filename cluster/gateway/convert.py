@@ -1,6 +1,6 @@
 """Reads an HDF5 file from a client in a process of its own, with limited memory and time, into an MRD stream.
 
-    python -m cluster.gateway.convert FILE MEMORY_BYTES LIMITS
+    python -m cluster.gateway.convert FILE GROUP MEMORY_BYTES LIMITS
 
 LIMITS are those of messages, a JSON object. The child writes the stream to standard output and, when it cannot, one
 JSON object to standard error.
@@ -26,15 +26,17 @@ _MESSAGE_BYTES = 1 << 16  # no more of what the child says about itself is read
 _ERRORS: dict[str, type[ReconError]] = {kind.__name__: kind for kind in (FileError, HeaderError, LimitError)}
 
 
-def convert(path: Path, buffer: Callable[[], memoryview], config: ClusterConfig) -> Iterator[int]:
+def convert(path: Path, buffer: Callable[[], memoryview], config: ClusterConfig, *, group: str = "") -> Iterator[int]:
     """Put the MRD stream of the file at `path` into `buffer()` again and again; yields how many bytes each time.
 
-    Raises FileError, HeaderError or LimitError, for the file's own faults and for too much memory or time.
+    `group` names the group that holds the scan, where it is not the usual one. Raises FileError, HeaderError or
+    LimitError, for the file's own faults and for too much memory or time.
     """
     from cluster.stream import wire_limits  # not in the child, whose environment must be set before NumPy comes
 
     limits = json.dumps(asdict(wire_limits(config)))
-    command = [sys.executable, "-m", "cluster.gateway.convert", str(path), str(config.upload_memory_bytes), limits]
+    command = [sys.executable, "-m", "cluster.gateway.convert", str(path), group]
+    command += [str(config.upload_memory_bytes), limits]
     pipe = subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}
     with subprocess.Popen(
@@ -71,27 +73,28 @@ def _error(status: int, words: bytes, config: ClusterConfig, *, expired: bool) -
 
 def main() -> int:
     """The child."""
-    path, memory_bytes, limits = Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3])
+    path, group, memory_bytes, limits = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # their threads' stacks would count as memory
     try:
-        _write(path, sys.stdout.buffer, memory_bytes=memory_bytes, limits=limits)
+        _write(path, sys.stdout.buffer, group=group, memory_bytes=memory_bytes, limits=limits)
     except (ReconError, MemoryError) as error:
         kind, detail = type(error).__name__, str(error)
         if isinstance(error, MemoryError) or "memory allocation failed" in detail:  # as the HDF5 library says it
             kind = "LimitError"
             detail = f"reading the file needs more than {memory_bytes} bytes of memory, the limit here: split the scan"
-        print(json.dumps({"kind": kind, "detail": detail}), file=sys.stderr)
+        # Whoever sent the file knows it by another name, and our folders are nobody's business.
+        print(json.dumps({"kind": kind, "detail": detail.replace(str(path), "the file")}), file=sys.stderr)
         return 1
     return 0
 
 
-def _write(path: Path, output: IO[bytes], *, memory_bytes: int, limits: dict[str, int]) -> None:
-    from recon.mrd.hdf5 import stream_scan  # after the environment is set, which NumPy reads when it is imported
+def _write(path: Path, output: IO[bytes], *, group: str, memory_bytes: int, limits: dict[str, int]) -> None:
+    from recon.mrd.hdf5 import GROUP, stream_scan  # after the environment is set, which NumPy reads when it is imported
     from recon.mrd.wire import WireLimits
 
     limit = _address_space() + memory_bytes
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    for piece in stream_scan(path, limits=WireLimits(**limits)):
+    for piece in stream_scan(path, group=group or GROUP, limits=WireLimits(**limits)):
         output.write(piece if isinstance(piece, bytes) else piece.data)
     output.flush()
 

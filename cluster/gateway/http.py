@@ -142,6 +142,15 @@ _RECORD = {"application/json": {"schema": record_schema()}}
 _BODIES = {"requestBody": {"required": True, "content": {MRD_TYPE: _BINARY, HDF5_TYPE: _BINARY}}}
 
 
+async def _asked(
+    method: Annotated[str, Query(max_length=10_000)] = "auto",
+    priority: str = "routine",
+    name: Annotated[str, Query(max_length=200)] = "",
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+) -> ScanRequest:
+    return ScanRequest("http", method, read_priority(priority), name, idempotency_key)
+
+
 @router.post(
     "/v1/scans",
     status_code=201,
@@ -152,32 +161,42 @@ _BODIES = {"requestBody": {"required": True, "content": {MRD_TYPE: _BINARY, HDF5
 async def post_scan(
     request: Request,
     context: ContextOf,
-    method: Annotated[str, Query(max_length=10_000)] = "auto",
-    priority: str = "routine",
-    name: Annotated[str, Query(max_length=200)] = "",
-    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+    asked: Annotated[ScanRequest, Depends(_asked)],
+    group: Annotated[str, Query(max_length=200)] = "",
 ) -> Response:
-    """Body: an MRD stream (application/x-mrd) or an ISMRMRD HDF5 file (application/x-hdf5)."""
+    """Body: an MRD stream (application/x-mrd) or an ISMRMRD HDF5 file (application/x-hdf5).
+
+    `group` names the group of the file that holds the scan, where it is not `dataset`.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (MRD_TYPE, HDF5_TYPE):
         raise HTTPException(415, f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
-    asked = ScanRequest("http", method, read_priority(priority), name, idempotency_key)
+    _check_group(group, kind)
     if not context.uploads.take():
         context.service.refused(Refused.FULL)
         most = context.uploads.most
         raise RefusedError(f"{most} uploads are under way, the limit here: send it again later", retry_after_s=2.0)
     with context.uploads.held():
-        return await _admitted(request, context, asked, kind=kind)
+        return await _admitted(request, context, asked, make=partial(_upload, kind, context.service.config, group))
 
 
-async def _admitted(request: Request, context: Context, asked: ScanRequest, *, kind: str) -> Response:
+def _check_group(group: str, kind: str) -> None:
+    if group and kind == MRD_TYPE:
+        raise RequestError(f"the group is {group!r}, but an MRD stream has none: leave it out, or send an HDF5 file")
+    if "\0" in group:
+        raise RequestError(f"the group is {group!r}, which no HDF5 file can hold: correct the name")
+
+
+async def _admitted(
+    request: Request, context: Context, asked: ScanRequest, *, make: Callable[[Intake], Upload]
+) -> Response:
     """Open the scan, receive its body, answer."""
     try:
         intake = await _in_thread(context, partial(context.service.open_scan, asked))
     except DuplicateError as error:
         return _replayed(error.record)
     try:
-        upload = await _in_thread(context, partial(_upload, intake, kind, context.service.config))
+        upload = await _in_thread(context, partial(make, intake))
         return _created(await _take_in(request, context, upload))
     except ReconError as error:
         return _problem(error, scan=intake.scan_id)
@@ -187,8 +206,10 @@ async def _admitted(request: Request, context: Context, asked: ScanRequest, *, k
         raise
 
 
-def _upload(intake: Intake, kind: str, config: ClusterConfig) -> Upload:
-    return intake if kind == MRD_TYPE else Hdf5Upload(intake, config.spool_folder / f"{intake.scan_id}.h5", config)
+def _upload(kind: str, config: ClusterConfig, group: str, intake: Intake) -> Upload:
+    if kind == MRD_TYPE:
+        return intake
+    return Hdf5Upload(intake, config.spool_folder / f"{intake.scan_id}.h5", config, group=group)
 
 
 async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRecord:

@@ -86,11 +86,12 @@ def broken(upload: Upload, reason: str) -> InputError:
 class Hdf5Upload:
     """A body that is an ISMRMRD file: kept as it is at `path`, read when it is complete."""
 
-    def __init__(self, intake: Intake, path: Path, config: ClusterConfig) -> None:
+    def __init__(self, intake: Intake, path: Path, config: ClusterConfig, *, group: str = "") -> None:
         """Raises DiskFullError, written into the scan's record, when the file cannot be opened."""
         intake.keep()
         self._intake = intake
         self._path = path
+        self._group = group
         self._config = config
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._bytes = 0
@@ -119,7 +120,7 @@ class Hdf5Upload:
         """The body is complete; returns when file and scan are on disk. Raises ReconError."""
         with self._recorded():
             self._settle()
-            for count in convert(self._path, self._intake.get_buffer, self._config):
+            for count in convert(self._path, self._intake.get_buffer, self._config, group=self._group):
                 self._intake.received(count)
         return self._intake.finish()
 

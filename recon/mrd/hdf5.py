@@ -1,15 +1,16 @@
 """ISMRMRD HDF5 files: read in bulk, written as the `ismrmrd` package and library write them.
 
 A file holds `/dataset/xml`, `/dataset/data` (one record per readout: head, and trajectory and samples of variable
-length), `/dataset/waveforms`, and a group of `header`, `attributes` and `data` per image series.
+length), `/dataset/waveforms`, and a group of `header`, `attributes` and `data` per image series. The group `dataset`
+may have another name.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from itertools import groupby, pairwise
+from contextlib import contextmanager, suppress
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from recon.mrd.images import IMAGE_HEAD, PIXELS, image_head, image_meta, pixel_s
 from recon.mrd.wire import DEFAULT_LIMITS, WAVEFORM_HEAD, Bytes, WireLimits
 from recon.scan import READOUT_HEAD, Image, Readouts, Scan, Waveform
 
+GROUP = "dataset"  # where nothing else is said
 SLICE_BYTES = 32 << 20  # of samples read at a time: enough for full speed, small beside a scan
 SLICE_ROWS = 4096
+_MOST_NAMES = 20  # of what a file holds, in a message
 _BLIND_ROWS = 64  # read at a time where a file's layout hides how long they are (compressed or contiguous records)
 
 # The head as files nest it: the counters stand in a compound of their own, at the same bytes.
@@ -95,11 +98,25 @@ def _elsewhere(group: h5py.Group, name: str, *, why: str) -> FileError:
 def _group(file: h5py.File, name: str) -> h5py.Group:
     found = _own(file, name)
     if not isinstance(found, h5py.Group):
-        held = ", ".join(sorted(file)) or "nothing"
-        raise FileError(
-            f"{file.filename} holds {held}, expected the group {name!r} of an ISMRMRD file: check its origin"
-        )
+        raise FileError(_without_group(file, name))
     return found
+
+
+def _without_group(file: h5py.File, name: str) -> str:
+    """That `file` has no group `name`, and which one was perhaps meant."""
+    scans = [other for other in islice(file, _MOST_NAMES) if _looks_like_scan(file, other)]
+    if not scans:
+        held = ", ".join(sorted(islice(file, _MOST_NAMES))) or "nothing"
+        return f"{file.filename} holds {held}, expected the group {name!r} of an ISMRMRD file: check its origin"
+    names = " and ".join(map(repr, scans))
+    advice = "looks like a scan: ask for it" if len(scans) == 1 else "look like scans: ask for one"
+    return f"{file.filename} has no group {name!r}, but {names} {advice} by name (--group {scans[0]!r})"
+
+
+def _looks_like_scan(file: h5py.File, name: str) -> bool:
+    with suppress(FileError):  # something of it is in another file
+        return all(isinstance(_own(file, f"{name}/{part}"), h5py.Dataset) for part in ("xml", "data"))
+    return False
 
 
 def _list(group: h5py.Group, name: str) -> h5py.Dataset:
@@ -121,7 +138,7 @@ def _table(group: h5py.Group, name: str, *, columns: tuple[str, ...]) -> h5py.Da
 # ---- reading scans ----
 
 
-def read_scan(path: str | Path, *, group: str = "dataset", limits: WireLimits = DEFAULT_LIMITS) -> Scan:
+def read_scan(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS) -> Scan:
     """The whole scan in memory; raises FileError, HeaderError or LimitError."""
     with _reading(path) as file:
         dataset = _group(file, group)
@@ -129,16 +146,14 @@ def read_scan(path: str | Path, *, group: str = "dataset", limits: WireLimits = 
         return Scan(header, tuple(_readouts(dataset, limits)), tuple(_waveforms(dataset, limits)))
 
 
-def iter_readouts(
-    path: str | Path, *, group: str = "dataset", limits: WireLimits = DEFAULT_LIMITS
-) -> Iterator[Readouts]:
+def iter_readouts(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS) -> Iterator[Readouts]:
     """The readouts in file order, in runs of equal size of about SLICE_BYTES at most."""
     with _reading(path) as file:
         yield from _readouts(_group(file, group), limits)
 
 
 def stream_scan(
-    path: str | Path, *, group: str = "dataset", limits: WireLimits = DEFAULT_LIMITS
+    path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS
 ) -> Iterator[bytes | Bytes]:
     """The file as an MRD stream from header to close, in bounded memory; physiology goes before later readouts."""
     with _reading(path) as file:
@@ -341,7 +356,7 @@ def _waveform_records(waveforms: Sequence[Waveform]) -> NDArray[np.void]:
 # ---- images ----
 
 
-def write_images(path: str | Path, images: Iterable[Image], *, group: str = "dataset") -> None:
+def write_images(path: str | Path, images: Iterable[Image], *, group: str = GROUP) -> None:
     """Append images to `path` (made where there is none) at `/dataset/image_<series>`; raises FileError.
 
     The images of a series share one shape and pixel type, as MRD files demand.
@@ -387,7 +402,7 @@ def _append_text(group: h5py.Group, meta: bytes) -> None:
     attributes[-1] = meta.decode()
 
 
-def read_images(path: str | Path, *, group: str = "dataset", limits: WireLimits = DEFAULT_LIMITS) -> list[Image]:
+def read_images(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS) -> list[Image]:
     """All images of the file in the order of their series; raises FileError, WireError or LimitError."""
     with _reading(path) as file:
         top = _group(file, group)

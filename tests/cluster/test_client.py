@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from cluster.calls import Patience, Tries
 from cluster.client import AsyncClient, AsyncRemoteScan, Client, Options, RemoteScan
 from cluster.events import State
 from cluster.job import FailedError, NotFoundError, RequestError
+from cluster.sources import GroupOf
 from recon.errors import FileError, LostError, RecipeError, RefusedError, ScanError, WireError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
@@ -87,6 +89,19 @@ def test_a_file_by_what_is_in_it(client: Client, tmp_path: Path, name: str) -> N
     assert sent == sorted(sent)
     assert sent[-1] == path.stat().st_size
     check_images(list(scan.images()))
+
+
+def test_a_group_of_a_file(client: Client, tmp_path: Path) -> None:
+    path = tmp_path / "scan.h5"
+    write_scan(path, a_scan())
+    with h5py.File(path, "a") as file:
+        file.move("dataset", "first")
+    check_images(list(client.submit(GroupOf(path, "first")).images()))
+    with pytest.raises(FileError, match=r"^the file has no group 'dataset', but 'first' looks like a scan"):
+        client.submit(path)
+    (tmp_path / "scan.mrd").write_bytes(scans.stream(scans.frames(1)))
+    with pytest.raises(FileError, match=r"the group 'first' is asked for, but .*scan.mrd is an MRD stream"):
+        client.submit(GroupOf(tmp_path / "scan.mrd", "first"))
 
 
 def test_files_that_cannot_be_sent(client: Client, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -32,6 +33,7 @@ from recon.errors import (
 from recon.mrd.hdf5 import read_images
 from recon.mrd.wire import MessageId, encode_close
 from recon.scan import READOUT_HEAD
+from recon.simulate import save, simulate
 from tests.cluster import scans
 from tests.end_to_end.running import Running, eventually, running
 
@@ -87,13 +89,17 @@ def test_submit_of_several_files(
     assert {record.priority.name for record in server.service.scans(limit=4)} == {"STAT"}
 
 
-def check_failure(words: list[str], status: int, capsys: pytest.CaptureFixture[str], *parts: str) -> None:
-    """`words` end with `status` and say why in one sentence on standard error."""
+def check_failure(
+    words: list[str], status: int, capsys: pytest.CaptureFixture[str], *parts: str, said: list[str] | None = None
+) -> None:
+    """`words` end with `status` and say why in one sentence on standard error, which goes into `said`."""
     assert main(words) == status
-    said = capsys.readouterr()
-    assert said.err.count("\n") == 1, said.err
+    complaint = capsys.readouterr().err
+    assert complaint.count("\n") == 1, complaint
     for part in parts:
-        assert part in said.err
+        assert part in complaint
+    if said is not None:
+        said.append(complaint)
 
 
 def test_exit_statuses(server: Running, file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +137,31 @@ def test_the_same_error_has_the_same_status_with_and_without_a_server(
         file.write_bytes(content)
         check_failure(["submit", str(file), "--server", server.http], status, capsys, part)
         check_failure(["reconstruct", str(file), "--device", "cpu"], status, capsys, part)
+
+
+@pytest.mark.parametrize("content", [b"no stream at all", b"\x00\xff" * 50, b"x", b""])
+def test_a_file_of_something_else_is_refused_before_it_is_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    path = tmp_path / "scan.h5"
+    path.write_bytes(content)
+    said = []
+    for words in (["submit", str(path), "--server", "http://127.0.0.1:1"], ["reconstruct", str(path)]):
+        check_failure(words, 2, capsys, said=said)
+    begins = f"neither ISMRMRD HDF5 nor an MRD stream (it begins with {content[:8]!r})"
+    expected = begins if content else "empty, expected an ISMRMRD HDF5 file or an MRD stream"
+    assert said == [f"{path} is {expected}: name another\n"] * 2
+
+
+def test_a_group_of_another_name(server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "scan.h5"
+    save(path, simulate("brain-se", coils=2, matrix=32))
+    with h5py.File(path, "a") as file:
+        file.move("dataset", "second scan")
+    for words in (["submit", str(path), "--server", server.http], ["reconstruct", str(path)]):
+        check_failure(words, 2, capsys, f"{path}", "ask for it by name (--group 'second scan')")
+        assert main([*words, "--group", "second scan"]) == 0
+        assert "5 images" in capsys.readouterr().out
 
 
 def test_a_refusal_is_3(tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.__main__ import main
+from tests.cluster import scans
 
 REFUSAL = b'{"type": "about:blank", "title": "no", "status": 403, "detail": "this server knows nobody"}'
 
@@ -60,7 +61,7 @@ COMMANDS = {
 def test_the_token_is_presented(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     token, scan = tmp_path / "token", tmp_path / "scan.mrd"
     token.write_text("  open-sesame\n", encoding="utf-8")
-    scan.write_bytes(b"anything")
+    scan.write_bytes(scans.stream(scans.frames(1)))
     path, *words = COMMANDS[command]
     with listening() as (url, heard):
         assert main([command, *(word.format(file=scan) for word in words), "--server", url]) != 0

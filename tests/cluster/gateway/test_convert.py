@@ -20,10 +20,10 @@ from recon.scan import Scan
 from tests.cluster import scans
 
 
-def run(path: Path, config: ClusterConfig) -> bytes:
+def run(path: Path, config: ClusterConfig, *, group: str = "") -> bytes:
     """The stream that comes out."""
     buffer = memoryview(bytearray(1000))  # small on purpose
-    return b"".join(bytes(buffer[:count]) for count in convert(path, lambda: buffer, config))
+    return b"".join(bytes(buffer[:count]) for count in convert(path, lambda: buffer, config, group=group))
 
 
 @pytest.fixture
@@ -41,8 +41,20 @@ def test_the_stream_is_the_files(file: Path) -> None:
 def test_a_file_that_is_no_scan(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "other.h5", "w") as other:
         other["x"] = np.arange(3)
-    with pytest.raises(FileError, match="dataset"):
+    with pytest.raises(FileError) as caught:
         run(tmp_path / "other.h5", ClusterConfig())
+    assert str(caught.value) == (
+        "the file holds x, expected the group 'dataset' of an ISMRMRD file: check its origin"  # and no folder of ours
+    )
+
+
+def test_the_group_can_be_named(file: Path) -> None:
+    expected = run(file, ClusterConfig())
+    with h5py.File(file, "a") as edited:
+        edited.move("dataset", "--other")
+    assert run(file, ClusterConfig(), group="--other") == expected
+    with pytest.raises(FileError, match=r"^the file has no group 'dataset', but '--other' looks like a scan"):
+        run(file, ClusterConfig())
 
 
 def larger(file: Path) -> Path:

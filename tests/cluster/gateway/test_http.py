@@ -253,6 +253,8 @@ def test_a_key_whose_first_upload_broke_off_counts_anew(server: Running, http: h
         ("/v1/scans?method=%7B%22method%22%3A%22fft%22%2C%22x%22%3A1%7D", MRD, 422, ("'x'", "fft")),
         ("/v1/scans?priority=now", MRD, 422, ("'now'", "stat, routine, research")),
         (f"/v1/scans?name={'x' * 201}", MRD, 422, ("name", "200 characters")),
+        ("/v1/scans?group=a", MRD, 422, ("the group is 'a', but an MRD stream has none: leave it out",)),
+        ("/v1/scans?group=a%00", HDF5, 422, (r"the group is 'a\x00', which no HDF5 file can hold",)),
     ],
 )
 def test_requests_that_cannot_be_met(

@@ -247,6 +247,18 @@ def other_hdf5(path: Path) -> None:
         out["entry/data"] = np.arange(3)
 
 
+def renamed(*names: str) -> Callable[[Path], None]:
+    def build(path: Path) -> None:
+        hdf5.write_scan(path, scan())
+        with h5py.File(path, "a") as out:
+            for name in names:
+                out.copy("dataset", name)
+            out["elsewhere"] = h5py.ExternalLink("other.h5", "dataset")
+            del out["dataset"]
+
+    return build
+
+
 def without(name: str) -> Callable[[Path], None]:
     def build(path: Path) -> None:
         hdf5.write_scan(path, scan())
@@ -303,6 +315,17 @@ BAD = {
         "scan.h5 holds nothing, expected the group 'dataset' of an ISMRMRD file: check its",
     ),
     "other": (other_hdf5, FileError, "scan.h5 holds entry, expected the group 'dataset' of an ISMRMRD file"),
+    "another group": (
+        renamed("first scan"),
+        FileError,
+        r"scan.h5 has no group 'dataset', but 'first scan' looks like a scan: ask for it by name"
+        r" \(--group 'first scan'\)$",
+    ),
+    "other groups": (
+        renamed("a", "b"),
+        FileError,
+        r"scan.h5 has no group 'dataset', but 'a' and 'b' look like scans: ask for one by name \(--group 'a'\)$",
+    ),
     "no header": (without("xml"), FileError, "scan.h5 has no list /dataset/xml: check that it is an ISMRMRD file"),
     "no readouts": (without("data"), FileError, "scan.h5 has no list /dataset/data: check that it is an ISMRMRD file"),
     "numbers": (table_of_numbers, FileError, "scan.h5 has in /dataset/data no records of head, traj, data: check"),
