@@ -5,6 +5,7 @@ python -m bench.inmemory CONFIG SECONDS COILS LINES SAMPLES ACCELERATION      pr
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ import time
 import kernels
 from bench.sender import Load
 from bench.traffic import FrameSize, frame_header, frame_readouts
+from cluster.worker import WorkerSettings
+from cluster.workers import child_environment
 from recon.cache import Cache
 from recon.mrd.header import parse_header
 from recon.pipeline import reconstruct_frame
@@ -23,7 +26,11 @@ def run(load: Load, *, processes: int) -> list[float]:
     size = load.size
     words = (load.config, load.seconds, size.coils, size.lines, size.samples, size.acceleration)
     command = [sys.executable, "-m", "bench.inmemory", *map(str, words)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)]
+    # As many threads as the cluster's workers: with the libraries' own choice, processes fight over the cores.
+    environment = child_environment(WorkerSettings(), os.environ, search_path=sys.path)
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)
+    ]
     return [float(process.communicate()[0]) for process in running]
 
 
