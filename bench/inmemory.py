@@ -28,9 +28,7 @@ def run(load: Load, *, processes: int) -> list[float]:
     command = [sys.executable, "-m", "bench.inmemory", *map(str, words)]
     # As many threads as the cluster's workers: with the libraries' own choice, processes fight over the cores.
     environment = child_environment(WorkerSettings(), os.environ, search_path=sys.path)
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)
-    ]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) for _ in range(processes)]
     return [float(process.communicate()[0]) for process in running]
 
 
