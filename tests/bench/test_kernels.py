@@ -39,6 +39,26 @@ def test_every_way_to_call_finufft_computes_what_ours_does(points: np.ndarray, s
     assert nufft_sides.distance(best.forward(x), truth) <= 1.02 * error
 
 
+def test_finufft_is_held_to_the_error_on_any_number_of_threads() -> None:
+    problem = Problem("radial", radial(64, 512), (256, 256), 2)
+    x = noise(np.random.default_rng(3), 2, 256, 256)
+    truth, error = nufft_sides.exact(problem, x), 3e-5
+    found = 0
+    for sigma, threads in ((1.25, 1), (1.25, 2), (2.0, 1), (2.0, 2)):
+        one_by_one = nufft_sides.Setting(0.0, sigma, False, threads)
+        tolerance = nufft_sides.loosest(problem, one_by_one, x=x, truth=truth, error=error)
+        for batch in (False, True) if tolerance is not None else ():
+            found += 1
+            side = nufft_sides.finufft_with(problem, nufft_sides.Setting(tolerance, sigma, batch, threads))
+            # Both coils are of the same noise, so that one's error is the other's to a few percent.
+            assert nufft_sides.distance(side.forward(x), truth) <= 1.1 * error
+    assert found >= 4
+    best = nufft_sides.finufft_best(problem, 2, x=x, truth=truth, error=error)
+    assert nufft_sides.distance(best.forward(x), truth) <= 1.1 * error
+    unreachable = nufft_sides.Setting(0.0, 2.0, False, 1)
+    assert nufft_sides.loosest(problem, unreachable, x=x, truth=truth, error=1e-9) is None
+
+
 def test_rows_of_one_trajectory_name_both_sides_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     for package in ("sigpy", "torchkbnufft", "mrinufft"):
         monkeypatch.setitem(sys.modules, package, None)
