@@ -94,6 +94,12 @@ class LogLine:
     text: str
 
 
+def outcome(record: ScanRecord) -> str:
+    """State and reason of a scan in a few words, without saying "cancelled: cancelled on request"."""
+    said = record.reason.startswith(record.state.value)
+    return record.reason if said else ": ".join(filter(None, (record.state.value, record.reason)))
+
+
 # Crockford's base 32: sorts like the numbers it writes, no letters that look alike.
 _DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from cluster.config import ClusterConfig
 from cluster.events import FinishScan, MarkRunning, State, StoreImages
-from cluster.job import DiskFullError, LogLine, ScanRecord
+from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
 from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan
 from cluster.loop import Stage, defect
@@ -94,7 +94,7 @@ class Recorder:
             pending.records[record.id] = record
         if note.written is not None:
             pending.written.append(note.written)
-        self._line(live, note.line or (_farewell(record) if note.end else ""))
+        self._line(live, note.line or (outcome(record) if note.end else ""))
 
     def _line(self, live: LiveScan, text: str) -> None:
         if text and live.lines < self._config.log_lines_per_scan:
@@ -160,10 +160,6 @@ class Recorder:
             self._ended(live, record)
         finally:
             live.close()
-
-
-def _farewell(record: ScanRecord) -> str:
-    return f"{record.state.value}: {record.reason}" if record.reason else record.state.value
 
 
 class Storer:

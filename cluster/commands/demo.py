@@ -130,13 +130,13 @@ def _throughput(document: dict[str, Any]) -> str:
 
 
 def _comparison(name: str, verdicts: Sequence[Verdict]) -> Comparison:
-    """The row of a scanner: the image that is farthest from its truth, by what is allowed."""
+    """The row of a scanner: the image that is nearest to its limit, or farthest beyond it."""
     worst = max(verdicts, key=lambda verdict: verdict.nrmse / verdict.allowed)
     plane = worst.truth.pixels.shape[0] // 2
     image = np.zeros_like(worst.truth.pixels) if worst.image is None else worst.image
     good = sum(verdict.passed for verdict in verdicts)
     detail = (
-        f"{PROTOCOLS[name].description}\n{good} of {len(verdicts)} images near their truth\nshown: the one farthest off"
+        f"{PROTOCOLS[name].description}\n{good} of {len(verdicts)} near their truth\nshown: the image nearest its limit"
     )
     return Comparison(
         name, detail, image[plane], worst.truth.pixels[plane], worst.nrmse, worst.allowed, worst.spacing_mm

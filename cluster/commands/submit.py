@@ -16,7 +16,7 @@ from cluster.client import Client, RemoteScan
 from cluster.commands.remote import Subparsers, add_server, connect
 from cluster.events import Priority, State
 from cluster.exits import status_of
-from cluster.job import FailedError, ScanRecord
+from cluster.job import FailedError, ScanRecord, outcome
 from cluster.saving import keep_apart, media_type
 from cluster.sources import GroupOf
 from recon.errors import LostError, ReconError
@@ -111,7 +111,7 @@ def _finish(scan: RemoteScan, path: Path, *, args: argparse.Namespace, progress:
     record = scan.wait(progress=lambda record: progress.update(task, description=_words(path, record)))
     progress.remove_task(task)
     if record.state is not State.DONE:
-        raise FailedError(f"{path}: scan {scan.id} is {record.state.value}: {record.reason}", state=record.state)
+        raise FailedError(f"{path}: scan {scan.id} is {outcome(record)}", state=record.state)
     out = _place(args.out, path, several=len(args.files) > 1)
     if out is not None:
         scan.save(out)

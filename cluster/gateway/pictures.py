@@ -28,8 +28,11 @@ def image(service: Service, scan: str, number: int) -> Image:
         for message in Decoder(wire_limits(service.config)).feed(data):
             if isinstance(message, ImageMessage):
                 return message.image
-    count = service.scan(scan).images
-    raise NotFoundError(f"scan {scan} has {count} images so far, numbered from 0, and no image {number}: wait for it")
+    record = service.scan(scan)
+    found = (
+        f"scan {scan} is {record.state.value} and has {record.images} images, numbered from 0, and no image {number}"
+    )
+    raise NotFoundError(f"{found}: {'ask for one of them' if record.state.final else 'wait for it'}")
 
 
 def png(service: Service, scan: str, number: int) -> bytes:

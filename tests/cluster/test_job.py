@@ -1,13 +1,15 @@
-"""Scan ids: sortable by time, unguessable, safe as a file's name."""
+"""Scan ids are sortable by time, unguessable and safe as a file's name; an outcome is said once."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.job import new_scan_id
+from cluster.events import State
+from cluster.job import ScanRecord, new_scan_id, outcome
 
 TIMES = st.floats(0, 2**48 / 1000 - 1)
 NOISE = st.binary(min_size=10, max_size=10)
@@ -26,3 +28,15 @@ def test_sorts_by_time(now_s: float, first: bytes, second: bytes) -> None:
 @given(TIMES, NOISE, NOISE)
 def test_carries_all_of_the_noise(now_s: float, first: bytes, second: bytes) -> None:
     assert (new_scan_id(now_s, first) == new_scan_id(now_s, second)) == (first == second)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "words"),
+    [
+        (State.CANCELLED, "cancelled on request", "cancelled on request"),
+        (State.FAILED, "no lines", "failed: no lines"),
+        (State.DONE, "", "done"),
+    ],
+)
+def test_an_outcome_says_state_and_reason_once(state: State, reason: str, words: str) -> None:
+    assert outcome(ScanRecord("A", state, "tcp", reason=reason)) == words

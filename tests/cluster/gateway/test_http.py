@@ -366,7 +366,7 @@ def test_other_things_that_are_not_there(http: httpx.Client, done: str) -> None:
     check_problem(http.post("/v1/scans/nowhere/requeue"), 404, "'nowhere'")
     check_problem(http.get("/v2/scans"), 404)
     check_problem(http.put("/v1/scans"), 405)
-    check_problem(http.get(f"/v1/scans/{done}/images/3.png"), 404, "3 images", "no image 3")
+    check_problem(http.get(f"/v1/scans/{done}/images/3.png"), 404, "3 images", "no image 3: ask for one of them")
     check_problem(http.get(f"/v1/scans/{done}/images/x.png"), 422, "number")
     for picture in ("-1.png", "-1.dcm"):
         check_problem(http.get(f"/v1/scans/{done}/images/{picture}"), 422, "number", "greater than or equal to 0")
