@@ -20,6 +20,7 @@ from cluster.job import (
     ScanRecord,
 )
 from recon.errors import (
+    CalibrationError,
     DeviceError,
     FileError,
     HeaderError,
@@ -43,6 +44,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     FileError: ("file", 400, "The file is not what it should be"),
     InputError: ("input", 400, "The input cannot be understood"),
     LimitError: ("limit", 413, "Larger than this server allows"),
+    CalibrationError: ("calibration", 422, "The scan lacks what the method calibrates with"),
     ScanError: ("scan", 422, "The scan contradicts its own header"),
     RecipeError: ("recipe", 422, "The recipe is not known"),
     RequestError: ("request", 422, "A parameter of the request cannot be used"),
