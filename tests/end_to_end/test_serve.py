@@ -23,7 +23,7 @@ from cluster.events import State
 from recon.mrd.header import write_header
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
 from tests.cluster import scans
-from tests.end_to_end.running import converse, eventually
+from tests.end_to_end.running import converse, eventually, listen
 
 READY_S = 60.0  # a loaded machine starts interpreters slowly
 LAW = re.compile(r"^(recon_scans_accepted_total|recon_scans_in_flight|recon_scans_total)(?:\{[^}]*\})? (\S+)$", re.M)
@@ -171,8 +171,7 @@ def test_sigterm_lets_a_scan_in_flight_finish(tmp_path: Path) -> None:
             assert refused.texts[0].startswith("ERROR the server is shutting down")
             assert server.process.poll() is None
             connection.sendall(stream[len(stream) // 2 :])
-            scan = client.scan(client.scans()[0].id)
-            check_images(list(scan.images()), 2)
+            check_images(listen(connection).images, 2)
         assert server.process.wait(30.0) == 0
 
 
