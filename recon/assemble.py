@@ -72,8 +72,8 @@ def is_imaging(flags: NDArray[np.uint64]) -> Mask:
 
 
 def is_calibration(flags: NDArray[np.uint64]) -> Mask:
-    """Which readouts serve only to calibrate parallel imaging."""
-    only: Mask = (flags & (CALIBRATION | CALIBRATION_AND_IMAGING)) == CALIBRATION
+    """Which readouts serve only to calibrate parallel imaging: not what comes beside such lines, as navigators do."""
+    only: Mask = (flags & (CALIBRATION | CALIBRATION_AND_IMAGING | NEVER_IMAGING)) == CALIBRATION
     return only
 
 

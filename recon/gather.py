@@ -12,8 +12,25 @@ from recon.assemble import SEPARATE, is_calibration, is_imaging
 from recon.errors import ScanError
 from recon.lines import STEP_1, STEP_2, Lines, is_cartesian, lines_of, step_limits
 from recon.mrd import trajectory as wire_trajectory
-from recon.scan import COUNTERS, Counters, Encoding, Flag, Frame, Geometry, Readouts, ScanHeader, Vector3, vector3
+from recon.scan import (
+    COUNTERS,
+    Counters,
+    Encoding,
+    Flag,
+    Frame,
+    Geometry,
+    Readouts,
+    ScanHeader,
+    Trajectory,
+    Vector3,
+    vector3,
+)
 
+# Said in the image, which looks like one: neither is corrected, and a reader must know.
+AS_IT_CAME = (
+    "echo-planar lines are taken as evenly sampled and in phase: ramp sampling and the differences between odd and even"
+    " lines are not corrected"
+)
 Index = NDArray[np.int64]
 Samples = NDArray[np.complex64]
 
@@ -321,6 +338,7 @@ def _framed(
         sample_time_us=float(head["sample_time_us"]),
         user_int=tuple(head["user_int"].tolist()),
         user_float=tuple(head["user_float"].tolist()),
+        warnings=(AS_IT_CAME,) if encoding.trajectory is Trajectory.EPI else (),
     )
 
 

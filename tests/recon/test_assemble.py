@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from recon.assemble import Assembler, FrameIndex, Grouping, is_imaging
+from recon.assemble import Assembler, FrameIndex, Grouping, is_calibration, is_imaging
 from recon.errors import HeaderError, ScanError
 from recon.scan import COUNTERS, Counters, Flag, Limit, ScanHeader, Trajectory
 from tests.recon.builders import header, heads, lines
@@ -175,6 +175,12 @@ def test_what_is_not_imaging_belongs_to_no_frame(flag: Flag) -> None:
     head["flags"][8] = flag.mask
     (index,) = assembled(header(), head)
     assert index.rows.tolist() == list(range(8))
+
+
+def test_a_navigator_of_calibration_lines_calibrates_nothing() -> None:
+    """Converters of echo-planar scans set both flags on the navigators of their calibration lines."""
+    flags = np.array([Flag.IS_PARALLEL_CALIBRATION.mask | Flag.IS_PHASECORR_DATA.mask], np.uint64)
+    assert not is_calibration(flags).any() and not is_imaging(flags).any()
 
 
 def test_noise_and_calibration_are_remembered() -> None:
