@@ -1,4 +1,4 @@
-"""`l1-wavelet` and `tv` remove noise and aliases that the coils alone cannot, as well as BART's, at every scale."""
+"""`l1-wavelet` and `tv` remove noise and aliases that the coils alone cannot; BART is asked to do better."""
 
 from __future__ import annotations
 
@@ -52,17 +52,29 @@ def ours(method: str, strength: float, iterations: int) -> float:
     return nrmse(np.abs(found), truth)
 
 
+def barts(method: str, strength: float, bart: Bart) -> float:
+    """NRMSE of BART's image after 30 iterations with the same maps."""
+    kspace, maps, truth = white_lines()
+    prior = {"l1-wavelet": "W:3:0", "tv": "T:3:0"}[method]
+    image = bart(f"pics -w1 -i30 -d0 -R {prior}:{strength}", kspace, maps)
+    return nrmse(np.abs(image).reshape(1, 96, 96), truth)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_bart_comes_no_nearer_to_the_truth(method: str, tmp_path: Path) -> None:
-    """At the default strength, and where each takes its best: BART's wavelets shrink less for the same strength."""
-    kspace, maps, truth = white_lines()
-    bart, strengths = Bart(tmp_path), (0.25, 0.5, 1.0)
-    prior = {"l1-wavelet": "W:3:0", "tv": "T:3:0"}[method]
-    images = [bart(f"pics -w1 -i30 -d0 -R {prior}:{strength}", kspace, maps) for strength in strengths]
-    theirs = [nrmse(np.abs(image).reshape(1, 96, 96), truth) for image in images]
+    """At the default strength, and where each takes its best."""
+    strengths = (0.25, 0.5, 1.0)
+    theirs = [barts(method, strength, Bart(tmp_path)) for strength in strengths]
     own = [ours(method, strength, 30) for strength in strengths]
     assert own[1] <= 1.02 * theirs[1]
     assert min(own) <= 1.02 * min(theirs)
+
+
+@pytest.mark.parametrize(
+    "method", [pytest.param("l1-wavelet", marks=pytest.mark.xfail(strict=True, reason="0.053 against 0.047")), "tv"]
+)
+def test_bart_comes_no_nearer_where_the_prior_is_too_strong(method: str, tmp_path: Path) -> None:
+    assert ours(method, 2.0, 30) <= 1.02 * barts(method, 2.0, Bart(tmp_path))
 
 
 @pytest.mark.parametrize("method", METHODS)
