@@ -77,7 +77,7 @@ class Grid(ABC):
         return self._in_turns(x, maps, lambda grid: self._deepest(grid, "convolve", spectrum))
 
     def _in_turns(self, x: Complex, maps: Complex | None, through: Callable[[Any], None]) -> Complex:
-        out = self._runtime.xp.empty(x.shape, np.complex64)
+        out: Complex = self._runtime.xp.empty(x.shape, np.complex64)
         images, coils = self.images(x), None if maps is None else self.images(maps)
         for part in self.turns(len(images if coils is None else coils)):
             grid = self._enter(images[part], None) if coils is None else self._enter(images, coils[part])
@@ -86,7 +86,7 @@ class Grid(ABC):
                 self._leave(grid, None, out.reshape(-1, *self.size)[part], more=False)
             else:
                 self._leave(grid, coils[part], out.reshape(self.size), more=part.start > 0)
-        return out  # type: ignore[no-any-return]
+        return out
 
     @abstractmethod
     def _enter(self, images: Any, maps: Any) -> Any:

@@ -12,6 +12,8 @@ from recon.grappa import (
     SOURCES,
     SOURCES_VOLUME,
     WIDTH,
+    Lattice,
+    Weights,
     calibrate,
     centre_of,
     check_acceleration,
@@ -50,32 +52,43 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         return fft.run(frame, calibration, recipe, workbench)  # nothing is missing, or not regularly
     check_acceleration(lattice, len(frame.kspace))
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
-    nx = frame.kspace.shape[-1]
-    interpolated = target.full[2] != nx  # the readout's zeros are no samples to calibrate with: they come afterwards
-    lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
-    known = calibration_of(frame, lines, calibration, kernels)
-    check_finite(known)
-    weights = calibrate(known, lattice)
-    fill(lines, frame.sampled, lattice, weights)
-    if interpolated:
-        lines = regridded(lines, target, kernels)
+    lines, weights = _filled(frame, lattice, target, calibration, kernels)
     images = coil_images(lines, target, kernels)
     box = spanned(frame.sampled, lattice)
     if recipe["partial_fourier"] != "off":
         z, y, x = extents_of(frame, box, target)
         images = completed(images, (x, z, y), recipe, kernels)
-    how = recipe.text("combine")
-    maps = maps_from(images) if how == "adaptive" else images
-    pixels: Pixels = np.moveaxis(kernels.rss(images) if how == "rss" else kernels.combine(images, maps), 0, -1)
+    adaptive = recipe.text("combine") == "adaptive"
+    maps = maps_from(images) if adaptive else images
+    pixels: Pixels = np.moveaxis(kernels.combine(images, maps) if adaptive else kernels.rss(images), 0, -1)
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
     comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
     found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
     if recipe["gfactor"]:
-        field = (target.full[2] if interpolated else images.shape[1], *target.full[:2])
+        field = (target.full[2] if _interpolates(frame, target) else images.shape[1], *target.full[:2])
         factor = np.moveaxis(geometry_factor(weights, lattice, maps.conj(), field), 0, -1)
         found.append(factor_of(frame, resize(factor, target.shape), target, recipe=recipe))
     return found
+
+
+def _interpolates(frame: Frame, target: Target) -> bool:
+    return bool(target.full[2] != frame.kspace.shape[-1])
+
+
+def _filled(
+    frame: Frame, lattice: Lattice, target: Target, calibration: Calibration, kernels: Kernels
+) -> tuple[Complex, tuple[Weights, ...]]:
+    """Lines [coil, x, kz, ky] with the missing ones filled in, on the target's x, and the weights that did it."""
+    assert frame.sampled is not None
+    later = _interpolates(frame, target)  # the readout's zeros are no samples to calibrate with: they come afterwards
+    x = frame.kspace.shape[-1] if later else inner(target)[2]
+    lines = hybrid(frame.kspace, frame.sampled, x, calibration, kernels)
+    known = calibration_of(frame, lines, calibration, kernels)
+    check_finite(known)
+    weights = calibrate(known, lattice)
+    fill(lines, frame.sampled, lattice, weights)
+    return (regridded(lines, target, kernels) if later else lines), weights
 
 
 def regridded(lines: Complex, target: Target, kernels: Kernels) -> Complex:

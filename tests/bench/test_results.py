@@ -28,8 +28,9 @@ def test_a_quoted_table_is_the_stored_result(document: str, result: str, quoted:
     assert quoted.strip() == report.markdown(ROOT / result).strip(), document
 
 
-def test_the_stored_results_of_receiving_and_serving_are_quoted() -> None:
-    found = {Path(result).name for _, result, _ in quotes()}
+def test_every_stored_result_is_told_in_a_document() -> None:
+    told = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs").rglob("*.md"))
     stored = {path.name for path in (ROOT / "bench/results").glob("*.json")}
     assert stored
-    assert found == stored
+    assert quotes()
+    assert {name for name in stored if name not in told} == set()

@@ -201,7 +201,7 @@ def test_images_keep_their_numbers_when_the_server_is_killed_between_them(tmp_pa
         with socket.create_connection(server.mrd, timeout=30.0) as connection:
             connection.sendall(sent)
             assert eventually(lambda: any(record.images for record in client.scans()))
-            time.sleep(0.2)
+            time.sleep(0.2)  # further images of the worker that runs: the more there are, the more may move
             (record,) = client.scans()
             before = list(client.scan(record.id).images(follow=False))
             server.signal(signal.SIGKILL)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -41,6 +40,7 @@ from recon.simulate.weighted import (
     inversion_times,
     pulse_wave,
 )
+from tests.recon.judges import needs
 
 NAMES = ("abdomen-multiecho", "brain-ir", "heart-molli", "brain-dwi", "carotid-pc", "breast-dce", "brain-dsc")
 FRAMES = dict(zip(NAMES, (18, 6, 8, 20, 16, 3, 6), strict=True))
@@ -108,13 +108,12 @@ def test_the_same_seed_gives_the_same_bytes(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_dciodvfy_finds_no_error(name: str, tmp_path: Path) -> None:
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is not installed (Debian package dicom3tools): its judgement is not asked")
+    dciodvfy = needs("dciodvfy", "dicom3tools")
     scan = small(name)
     last = images(scan)[scan.truth[-1].counters]
     path = tmp_path / "image.dcm"
     path.write_bytes(to_dicom(last, scan.scan.header)[0])
-    verdict = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)
+    verdict = subprocess.run([dciodvfy, path], capture_output=True, text=True, check=False)
     errors = [line for line in (verdict.stdout + verdict.stderr).splitlines() if line.startswith("Error")]
     assert (verdict.returncode, errors) == (0, [])
 
