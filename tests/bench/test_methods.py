@@ -66,3 +66,8 @@ def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
     assert "| 2-D spin echo, undersampled | `grappa` | `brain-se` | 2 | 4.00 % | 2.00 % | 2.00 | – |" in page
     with pytest.raises(FileNotFoundError, match="no result of `recon-cluster bench methods` lies in"):
         methods.newest(tmp_path / "empty")
+
+
+def test_the_document_is_the_page() -> None:
+    page = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert page == methods.page(methods.newest()), "python -m bench.methods > docs/methods.md"
