@@ -342,7 +342,7 @@ def geometry_factor(
     `combination` is [coil, x, z, y], the centre of `field` (x, z, y) voxels, which are as wide as k-space is dense.
 
     In image space the weights are a matrix of coils at each voxel, which the noise of the lattice's lines goes through
-    (doi:10.1002/mrm.20892); where calibration lines replace made ones, there is less noise. Zero where the combination
+    (doi:10.1002/mrm.22066); where calibration lines replace made ones, there is less noise. Zero where the combination
     is. Beside it: 16 · coils² bytes for each voxel of a plane (z, y).
     """
     coils, length, *grid = combination.shape

@@ -56,7 +56,7 @@ def homodyne(images: Complex, extents: Sequence[Extent], kernels: Kernels) -> Co
 def pocs(images: Complex, extents: Sequence[Extent], kernels: Kernels) -> Complex:
     """`images` [*batch, *grid] completed by projections onto real images of smooth phase and onto what was measured.
 
-    Slower than `homodyne`, and complete in two directions as well; doi:10.1109/42.61759.
+    Slower than `homodyne`, and complete in two directions as well; doi:10.1016/0022-2364(91)90253-P.
     """
     axes = len(extents)
     measured = np.asarray(_product(images.shape[-axes:], extents, _step), like=images)

@@ -117,7 +117,7 @@ def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Fr
     """`frame` with fewer, virtual coils, white where the calibration makes them so, and what is left to whiten.
 
     `coils` is how many, "auto" for as few as lose at most LOST of the energy of k-space's centre, or "all". They are
-    the strongest combinations of coils in that centre (doi:10.1016/j.mri.2006.06.002) and orthogonal, so that white
+    the strongest combinations of coils in that centre (doi:10.1016/j.mri.2007.04.010) and orthogonal, so that white
     noise stays white. Raises FloatingPointError where that centre is not finite.
     """
     have = len(frame.kspace)

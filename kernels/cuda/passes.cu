@@ -5,7 +5,7 @@
 // convolution multiplies and returns at once. Cells of padding are neither read nor, where nobody needs them, written.
 //
 // A line is transformed by THREADS threads that keep their values in registers and exchange them in shared memory:
-// Stockham's order, so that nothing is reversed (doi:10.1145/1464291.1464352). There is only exp(−i): an inverse is the
+// Stockham's order, so that nothing is reversed (doi:10.1109/PROC.1967.5957). There is only exp(−i): an inverse is the
 // conjugate's conjugate.
 #include "common.cuh"
 #include "grid.cuh"
