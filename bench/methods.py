@@ -19,8 +19,8 @@ from bench.report import Row
 from kernels.contract import Kernels
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import Flag, Image, Readouts, Scan
-from recon.simulate import SimulatedScan, Truth, simulate
+from recon.scan import Flag, Readouts, Scan
+from recon.simulate import SimulatedScan, nrmse, simulate
 
 CALIBRATION_LINES = 24
 MATRIX, COILS = 96, 8
@@ -89,15 +89,9 @@ def measure(kernels: Kernels, cases: Sequence[Case] = CASES, *, matrix: int = MA
 def _row(case: Case, simulated: SimulatedScan, kernels: Kernels) -> Row:
     scan = undersampled(simulated.scan, case.acceleration) if case.acceleration > 1 else simulated.scan
     found = {image.counters: image for image in reconstruct(scan, Recipe(case.method), kernels)}
-    errors = tuple(error(found[truth.counters], truth) for truth in simulated.truth)
+    errors = tuple(nrmse(found[truth.counters].pixels[0], truth) for truth in simulated.truth)
     value, predicted = _rms(errors), _rms([truth.predicted_nrmse for truth in simulated.truth])
     return Row(case.name, value, "NRMSE", predicted, value / predicted, errors)
-
-
-def error(image: Image, truth: Truth) -> float:
-    """Root of Σ(image − truth)² / Σ truth² over the object."""
-    difference = (np.abs(image.pixels[0]) - truth.pixels)[truth.mask]
-    return float(np.linalg.norm(difference) / np.linalg.norm(truth.pixels[truth.mask]))
 
 
 def _rms(values: Sequence[float]) -> float:
