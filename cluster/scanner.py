@@ -116,15 +116,12 @@ class SimulatedScanner:
             listener = Listener(connection, self._take, self._ended)
             listener.start()
             try:
-                whole = self._send(connection)
-                self._await(listener)
-            except OSError as error:
-                listener.join(self._timeouts.last_words_s)
-                whole, listener.fault = False, listener.fault or _words(error)
+                whole = self._converse(connection, listener)
+                # Before we hang up: afterwards the listener cannot tell our end from the server's.
+                self._judge(listener, f"{host}:{port}", whole=whole)
             finally:
                 with suppress(OSError):  # the server may have gone first
                     connection.shutdown(socket.SHUT_RDWR)
-            self._judge(listener, f"{host}:{port}", whole=whole)
 
     def over_http(self, client: Client) -> None:
         """Play the scan as an HTTP upload, then take its images; raises what `client` raises."""
@@ -159,6 +156,17 @@ class SimulatedScanner:
             )
 
     # ---- sending ----
+
+    def _converse(self, connection: socket.socket, listener: Listener) -> bool:
+        """Send, and wait for what the server has to say; whether all was sent."""
+        try:
+            whole = self._send(connection)
+            self._await(listener)
+        except OSError as error:
+            listener.join(self._timeouts.last_words_s)
+            listener.fault = listener.fault or _words(error)
+            return False
+        return whole
 
     def _send(self, connection: socket.socket) -> bool:
         """Send what is due when it is due; whether all of it was sent."""

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import numpy as np
 import pytest
 
 from cluster.job import FailedError
-from cluster.scanner import ScannerTimeouts, SimulatedScanner, Stage, Status, play
+from cluster.scanner import POLL_S, ScannerTimeouts, SimulatedScanner, Stage, Status, play
 from recon.assemble import Assembler
 from recon.errors import LostError, RefusedError
 from recon.mrd.header import parse_header
@@ -195,14 +196,24 @@ def test_a_server_closes_in_the_middle_without_a_reason() -> None:
             scanner.over_tcp("127.0.0.1", server.port)
 
 
-def test_a_server_says_nothing_more() -> None:
+class Pondering(SimulatedScanner):
+    """A scanner on a machine that is busy while it makes up its mind."""
+
+    def _judge(self, *args: Any, **options: Any) -> None:
+        time.sleep(2 * POLL_S)  # its listener runs meanwhile
+        super()._judge(*args, **options)
+
+
+@pytest.mark.parametrize("kind", [SimulatedScanner, Pondering])
+def test_a_server_says_nothing_more(kind: type[SimulatedScanner]) -> None:
+    """And the scanner does not take its own hanging up for the server's, however late it judges."""
+
     def wait(connection: socket.socket) -> None:
         connection.settimeout(10)
-        while connection.recv(1 << 16):  # the scanner's CLOSE may still be under way: hanging up is another test
-            pass
+        connection.recv(1)  # until the scanner hangs up
 
     with served(Server(at_end=wait)) as server:
-        scanner = SimulatedScanner(brain(), speed=0, timeouts=SOON)
+        scanner = kind(brain(), speed=0, timeouts=SOON)
         with pytest.raises(LostError, match=r"said nothing for 0\.5 s after 208 of 208 readouts and 5 images"):
             scanner.over_tcp("127.0.0.1", server.port)
 
