@@ -18,7 +18,9 @@ def test_watching_sees_what_changes_and_ends_at_an_interrupt(tmp_path: Path) -> 
 
 
 def _watch(server: Running, shown: Path) -> None:
-    command = [sys.executable, "-m", "cluster", "status", "--watch", "--server", server.http]
+    # As in a terminal: what a shell starts in the background ignores interrupts, and so would this one there.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "cluster", "status", "--watch"]
+    command += ["--server", server.http]
     with (
         shown.open("wb") as out,
         subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE, env=_environment()) as process,
