@@ -161,6 +161,30 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
+class TrajectoryDescription:
+    """What the header says of a trajectory beyond its kind: whose description it is, and its `values` by name."""
+
+    identifier: str
+    values: Mapping[str, float | str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Multiband:
+    """Slices that are excited together: `spacing_mm` [group][slice] from a group's position along its slice direction.
+
+    One group stands for all. Partition kz of a group has turned the slice at distance z by exp(−2πi kz · delta_kz · z),
+    `delta_kz` in cycles/mm. `calibration` says what the scan of the slices one by one is, which has the encoding
+    `calibration_encoding`.
+    """
+
+    factor: int
+    spacing_mm: tuple[tuple[float, ...], ...]
+    delta_kz: float
+    calibration: str  # separable2D, full3D or other
+    calibration_encoding: int
+
+
+@dataclass(frozen=True, slots=True)
 class Encoding:
     """One `<encoding>` of the header; `limits` maps the names in COUNTERS to their ranges."""
 
@@ -171,6 +195,8 @@ class Encoding:
     acceleration: tuple[int, int] = (1, 1)  # (kspace_encode_step_1, kspace_encode_step_2)
     calibration_mode: str = ""  # embedded, interleaved, separate, external, other, or ""
     echo_train_length: int = 1
+    description: TrajectoryDescription | None = None
+    multiband: Multiband | None = None
 
 
 @dataclass(frozen=True, slots=True)

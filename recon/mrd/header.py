@@ -11,7 +11,19 @@ from xml.etree import ElementTree
 from recon.errors import HeaderError, LimitError
 from recon.mrd import markup
 from recon.mrd.markup import Node
-from recon.scan import COUNTERS, Diffusion, Encoding, Limit, ScanHeader, Shape3, Space, Trajectory, Vector3
+from recon.scan import (
+    COUNTERS,
+    Diffusion,
+    Encoding,
+    Limit,
+    Multiband,
+    ScanHeader,
+    Shape3,
+    Space,
+    Trajectory,
+    TrajectoryDescription,
+    Vector3,
+)
 
 Value = TypeVar("Value")
 
@@ -154,6 +166,25 @@ def _encoding(node: Node, where: str, *, limits: HeaderLimits) -> Encoding:
         acceleration=_acceleration(parallel),
         calibration_mode=_text(parallel, "calibrationMode"),
         echo_train_length=_optional(node, "echoTrainLength", convert=_whole) or 1,
+        description=_description(node.first("trajectoryDescription")),
+        multiband=_multiband(parallel.first("multiband")),
+    )
+
+
+def _description(node: Node | None) -> TrajectoryDescription | None:
+    return None if node is None else TrajectoryDescription(_text(node, "identifier"), _user(node))
+
+
+def _multiband(node: Node | None) -> Multiband | None:
+    if node is None:
+        return None
+    where = "multiband"
+    return Multiband(
+        factor=_whole(_require(node, "multiband_factor", where=where).text, "multiband_factor"),
+        spacing_mm=tuple(tuple(_real(dz.text, "dZ") for dz in group.all("dZ")) for group in node.all("spacing")),
+        delta_kz=_real(_require(node, "deltaKz", where=where).text, "deltaKz"),
+        calibration=_text(node, "calibration"),
+        calibration_encoding=_whole(_require(node, "calibration_encoding", where=where).text, "calibration_encoding"),
     )
 
 
@@ -334,14 +365,31 @@ def _timed(header: ScanHeader) -> Content:
 def _described(encoding: Encoding) -> Content:
     one, two = encoding.acceleration
     factor = {"kspace_encoding_step_1": one, "kspace_encoding_step_2": two}
-    parallel: Content = {"accelerationFactor": factor, "calibrationMode": encoding.calibration_mode}
+    simultaneous = None if encoding.multiband is None else _together(encoding.multiband)
+    parallel: Content = {
+        "accelerationFactor": factor,
+        "calibrationMode": encoding.calibration_mode,
+        "multiband": simultaneous,
+    }
+    described = encoding.description
     return {
         "encodedSpace": _grid(encoding.encoded),
         "reconSpace": _grid(encoding.recon),
         "encodingLimits": _ranges(encoding.limits),
         "trajectory": encoding.trajectory.value,
-        "parallelImaging": parallel if (one, two) != (1, 1) or encoding.calibration_mode else None,
+        "trajectoryDescription": described and {"identifier": described.identifier, **_named(described.values)},
+        "parallelImaging": parallel if (one, two) != (1, 1) or encoding.calibration_mode or simultaneous else None,
         "echoTrainLength": encoding.echo_train_length,
+    }
+
+
+def _together(multiband: Multiband) -> Content:
+    return {
+        "spacing": [{"dZ": list(group)} for group in multiband.spacing_mm],
+        "deltaKz": multiband.delta_kz,
+        "multiband_factor": multiband.factor,
+        "calibration": multiband.calibration,
+        "calibration_encoding": multiband.calibration_encoding,
     }
 
 
@@ -358,7 +406,7 @@ def _ranges(limits: Mapping[str, Limit]) -> Content:
     }
 
 
-def _named(user: Mapping[str, float | str]) -> Content:
+def _named(user: Mapping[str, float | str]) -> Mapping[str, Content]:
     kinds: dict[str, list[Content]] = {"userParameterLong": [], "userParameterDouble": [], "userParameterString": []}
     for name, value in user.items():
         kind = {int: "userParameterLong", float: "userParameterDouble"}.get(type(value), "userParameterString")

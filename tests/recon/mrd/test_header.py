@@ -14,7 +14,17 @@ from hypothesis import strategies as st
 
 from recon.errors import HeaderError, LimitError, ReconError
 from recon.mrd.header import NAMESPACE, HeaderLimits, parse_header, write_header
-from recon.scan import COUNTERS, Diffusion, Encoding, Limit, ScanHeader, Space, Trajectory
+from recon.scan import (
+    COUNTERS,
+    Diffusion,
+    Encoding,
+    Limit,
+    Multiband,
+    ScanHeader,
+    Space,
+    Trajectory,
+    TrajectoryDescription,
+)
 from tests.recon.mrd.builders import header
 
 SPACE = (
@@ -113,6 +123,24 @@ def check_encoding(ours: Encoding, theirs: ismrmrd.xsd.encodingType) -> None:
     factor = parallel and parallel.accelerationFactor
     assert ours.acceleration == ((factor.kspace_encoding_step_1, factor.kspace_encoding_step_2) if factor else (1, 1))
     assert ours.calibration_mode == (parallel.calibrationMode.value if parallel and parallel.calibrationMode else "")
+    check_description(ours.description, theirs.trajectoryDescription)
+    check_multiband(ours.multiband, parallel and parallel.multiband)
+
+
+def check_description(ours: TrajectoryDescription | None, theirs: ismrmrd.xsd.trajectoryDescriptionType | None) -> None:
+    assert (ours is None) == (theirs is None)
+    if ours and theirs:
+        lists = (theirs.userParameterLong, theirs.userParameterDouble, theirs.userParameterString)
+        values = {p.name: p.value for parameters in lists for p in parameters}
+        assert (ours.identifier, ours.values) == (theirs.identifier, values)
+
+
+def check_multiband(ours: Multiband | None, theirs: ismrmrd.xsd.multibandType | None) -> None:
+    assert (ours is None) == (theirs is None)
+    if ours and theirs:
+        assert ours.spacing_mm == tuple(tuple(group.dZ) for group in theirs.spacing)
+        assert (ours.factor, ours.delta_kz) == (theirs.multiband_factor, theirs.deltaKz)
+        assert (ours.calibration, ours.calibration_encoding) == (theirs.calibration.value, theirs.calibration_encoding)
 
 
 text = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), max_size=8)
@@ -120,6 +148,16 @@ real = st.floats(2**-10, 2**20, width=32)
 small = st.integers(1, 64)
 spaces = st.builds(Space, st.tuples(small, small, small), st.tuples(real, real, real))
 limits = st.builds(lambda a, b, c: Limit(min(a, b), max(a, b), c), *[st.integers(0, 65_535)] * 3)
+user = st.dictionaries(text.filter(bool), st.integers(-(2**62), 2**62) | real | text.filter(bool), max_size=3)
+distances = st.lists(real, min_size=1, max_size=4).map(tuple)
+multibands = st.builds(
+    Multiband,
+    factor=small,
+    spacing_mm=st.lists(distances, min_size=1, max_size=2).map(tuple),
+    delta_kz=real,
+    calibration=st.sampled_from(["separable2D", "full3D", "other"]),
+    calibration_encoding=small,
+)
 encodings = st.builds(
     Encoding,
     encoded=spaces,
@@ -129,6 +167,8 @@ encodings = st.builds(
     acceleration=st.tuples(small, small),
     calibration_mode=st.sampled_from(["", "embedded", "interleaved", "separate", "external", "other"]),
     echo_train_length=small,
+    description=st.none() | st.builds(TrajectoryDescription, identifier=text.filter(bool), values=user),
+    multiband=st.none() | multibands,
 )
 times = st.lists(real, max_size=3).map(tuple)
 headers = st.builds(
@@ -155,7 +195,7 @@ headers = st.builds(
     series_description=text,
     frame_of_reference_uid=text,
     patient=st.dictionaries(st.sampled_from(["patientName", "patientID"]), text.filter(bool)),
-    user=st.dictionaries(text.filter(bool), st.integers(-(2**62), 2**62) | real | text.filter(bool), max_size=3),
+    user=user,
 )
 
 
