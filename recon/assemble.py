@@ -38,6 +38,7 @@ NEVER_IMAGING = _mask(
 # LAST_IN_SLICE on every partition of a volume.
 ENDS_VOLUME = _mask(Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
 ENDS_SLICE = ENDS_VOLUME | _mask(Flag.LAST_IN_SLICE)
+ENDS_ALL = _mask(Flag.LAST_IN_MEASUREMENT)  # no other flag says that frames joined over counters all have ended
 
 
 def _offset(name: str) -> int:
@@ -100,13 +101,15 @@ class Grouping:
 
     `ignored` naming counters tell no frames apart and count as 0; a `whole` frame ends with the scan. With a `window`,
     every so many readouts make a frame, the next one `stride` readouts later: frames then share readouts and are
-    numbered by their repetition counter.
+    numbered by their repetition counter. Frames that only `joined` counters tell apart come together, as one index that
+    counts 0 there and is out with the last readout of them all.
     """
 
     ignored: tuple[str, ...] = ()
     whole: bool = False
     window: int = 0
     stride: int = 0
+    joined: tuple[str, ...] = ()
 
 
 BY_COUNTERS = Grouping()
@@ -208,7 +211,8 @@ class Assembler:
     def __init__(self, header: ScanHeader, grouping: Grouping = BY_COUNTERS) -> None:
         self._header = header
         self._grouping = grouping
-        self._told = np.array([name not in grouping.ignored for name in _NAMES], np.int64)  # which counters name frames
+        untold = {*grouping.ignored, *grouping.joined}
+        self._told = np.array([name not in untold for name in _NAMES], np.int64)  # which counters name frames
         self._coils = header.coils
         self._coils_source = "the header says"
         self._checked: NDArray[np.uint16] | None = None  # the last layout that passed: a whole scan has one or two
@@ -340,6 +344,8 @@ class Assembler:
         lines, counters, rows = self._lines[space], run.counters, run.rows
         codes = lines.code(counters)
         flag = ENDS_VOLUME if lines.high[STEP_2] > lines.low[STEP_2] else ENDS_SLICE
+        if self._grouping.joined:
+            flag = ENDS_ALL
         ends = ((run.flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
         naming = counters[:, _NAMING] * self._told
         if (naming == naming[0]).all():
@@ -427,7 +433,8 @@ class Assembler:
             )
         encoding = self._header.encodings[space]
         if space not in self._lines:
-            self._lines[space], self._samples[space] = lines_of(encoding), int(layout[0, SAMPLES])
+            self._lines[space] = lines_of(encoding, self._grouping.joined)
+            self._samples[space] = int(layout[0, SAMPLES])
         _check_samples(encoding, layout, rows, expected=self._samples[space])
         if not is_cartesian(encoding):
             _check_trajectory(encoding, layout[:, AXES], rows)

@@ -82,6 +82,12 @@ def gather(
     return _shots(encoding, heads, readouts, unit=trajectory_unit)
 
 
+def choose_rows(readouts: Sequence[Readouts], kept: NDArray[np.bool_]) -> list[Readouts]:
+    """Those of `readouts` that `kept` [readout], over all runs, says."""
+    ends = np.cumsum([len(run.head) for run in readouts])
+    return list(_chosen(readouts, np.split(kept, ends[:-1])))
+
+
 def _imaging(readouts: Sequence[Readouts]) -> Sequence[Readouts]:
     return _chosen(readouts, [is_imaging(run.head["flags"]) for run in readouts])
 

@@ -23,6 +23,7 @@ class Lines:
 
     `total` distinct (average, step 2, step 1) fill a frame, 0 where the header does not say; `needed` are the fewest
     that the declared acceleration leaves. Counters times `strides`, less `first`, number the readouts of a frame.
+    Of frames that are joined over counters all of this holds for them together.
     """
 
     low: NDArray[np.int64]
@@ -52,8 +53,10 @@ def step_limits(encoding: Encoding) -> tuple[Limit, Limit]:
     return step_1, encoding.limits.get("kspace_encode_step_2", Limit(0, nz - 1, nz // 2))
 
 
-def lines_of(encoding: Encoding) -> Lines:
+def lines_of(encoding: Encoding, joined: tuple[str, ...] = ()) -> Lines:
     """The lines that one frame of `encoding` has; raises HeaderError where the limits contradict the matrix.
+
+    With `joined` counters, those of all frames together that these tell apart.
 
     A counter whose limit the header leaves out may only be 0, as in other MRD software; the encoding steps then span
     the encoded matrix, and segments are free.
@@ -71,6 +74,9 @@ def lines_of(encoding: Encoding) -> Lines:
     unsaid = {"kspace_encode_step_1", *(["kspace_encode_step_2"] if encoding.encoded.matrix[0] > 1 else [])}
     if not is_cartesian(encoding) and unsaid - encoding.limits.keys():
         total, needed = 0, 1
+    for place in (COUNTERS.index(name) for name in joined):
+        strides[place], count = total, int(high[place] - low[place]) + 1
+        total, needed = total * count, needed * count
     word = "line" if is_cartesian(encoding) else "shot"
     return Lines(low, high, strides, int(low @ strides), total, needed, word)
 

@@ -19,9 +19,10 @@ from recon.labels import attributes, labels_of
 from recon.methods import METHODS, Workbench, choose, grouping_of, plainer
 from recon.methods.cine import gated
 from recon.methods.null import NULL
-from recon.prepare import compressed, whitening
+from recon.prepare import compressed, compressed_together, whitening
 from recon.recipe import CINE, Recipe
 from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
+from recon.series import frames_together
 
 
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
@@ -79,16 +80,34 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     method = METHODS[recipe.method]
     if method is NULL:
         return []
+    if method.joint is not None:
+        return _joint(header, material, recipe, workbench)
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
     frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)
     frames = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
-    calibration = Calibration()
-    if material.noise and recipe["whiten"]:
-        calibration = _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
+    calibration = _calibration(header, material, frame, recipe, workbench)
     parts = [compressed(part, calibration, recipe["coils"]) for part in frames]
     return [image for part, known in parts for image in _run(part, known, recipe, workbench)]
+
+
+def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """The images of frames that are reconstructed together."""
+    method = METHODS[recipe.method]
+    assert method.joint is not None
+    frames = frames_together(header, material, recipe, calibration=method.calibration)
+    calibration = _calibration(header, material, frames[0], recipe, workbench)
+    parts, known = compressed_together(frames, calibration, recipe["coils"])
+    return method.joint(parts, known, recipe, workbench)
+
+
+def _calibration(
+    header: ScanHeader, material: Material, frame: Frame, recipe: Recipe, workbench: Workbench
+) -> Calibration:
+    if not material.noise or not recipe["whiten"]:
+        return Calibration()
+    return _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
 
 
 def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:

@@ -114,25 +114,31 @@ def remove_oversampling(samples: Complex, kept: int, kernels: Kernels) -> Comple
 
 
 def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Frame, Calibration]:
-    """`frame` with fewer, virtual coils, white where the calibration makes them so, and what is left to whiten.
+    """As `compressed_together`, for one frame."""
+    (made,), left = compressed_together([frame], calibration, coils)
+    return made, left
+
+
+def compressed_together(
+    frames: Sequence[Frame], calibration: Calibration, coils: Value
+) -> tuple[list[Frame], Calibration]:
+    """`frames` with fewer, virtual coils, white where the calibration makes them so, and what is left to whiten.
 
     `coils` is how many, "auto" for as few as lose at most LOST of the energy of k-space's centre, or "all". They are
     the strongest combinations of coils in that centre (doi:10.1016/j.mri.2007.04.010) and orthogonal, so that white
     noise stays white. Raises FloatingPointError where that centre is not finite.
     """
-    have = len(frame.kspace)
+    have = len(frames[0].kspace)
     if coils == "all" or (coils != "auto" and int(coils) >= have):
-        return frame, calibration
+        return list(frames), calibration
     whitening = calibration.whitening
-    source = frame if frame.reference is None else frame.reference
-    centre = _centre(source).reshape(have, -1)
+    centre = np.concatenate([_centre(frame.reference or frame).reshape(have, -1) for frame in frames], axis=1)
     if not np.isfinite(centre).all():
         raise FloatingPointError("the centre of k-space is not finite")
     matrix = strongest(centre if whitening is None else whitening @ centre, coils)
     mixing = matrix if whitening is None else matrix @ whitening
-    reference = None if frame.reference is None else _mixed(frame.reference, mixing)
     white = None if whitening is None else np.eye(len(matrix), dtype=np.complex64, like=mixing)
-    return replace(_mixed(frame, mixing), reference=reference), replace(calibration, whitening=white)
+    return [_mixed(frame, mixing) for frame in frames], replace(calibration, whitening=white)
 
 
 def strongest(samples: Complex, coils: Value) -> Complex:
@@ -154,5 +160,7 @@ def _centre(frame: Frame) -> Complex:
 
 
 def _mixed(frame: Frame, mixing: Complex) -> Frame:
-    """`frame` in the virtual coils of `mixing` [virtual, coil]."""
-    return replace(frame, kspace=np.tensordot(mixing, frame.kspace, axes=1).astype(np.complex64, copy=False))
+    """`frame` and its reference in the virtual coils of `mixing` [virtual, coil]."""
+    reference = None if frame.reference is None else _mixed(frame.reference, mixing)
+    kspace = np.tensordot(mixing, frame.kspace, axes=1).astype(np.complex64, copy=False)
+    return replace(frame, kspace=kspace, reference=reference)

@@ -53,6 +53,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
     "phases": Parameter(20, minimum=1, maximum=1000),
     "rr_tolerance": Parameter(0.3, minimum=0.01, maximum=1.0),
+    "over": Parameter("all", choices=("all", "repetition", "phase", "contrast", "set", "time")),
     "window": Parameter(0, minimum=0, maximum=1e6),
     "stride": Parameter(0, minimum=0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),

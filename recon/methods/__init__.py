@@ -20,6 +20,7 @@ from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, Recipe
 from recon.scan import Encoding
+from recon.series import grouping_over
 
 __all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer"]
 
@@ -67,9 +68,11 @@ def plainer(recipe: Recipe) -> Recipe | None:
 
 
 def grouping_of(recipe: Recipe) -> Grouping:
-    """Which readouts make a frame: those that counters name, a window that slides, or all of a cine."""
+    """Which readouts make a frame: those that counters name, a window that slides, all of a cine or of a series."""
     if recipe.method == CINE:
         return Grouping(ignored=("phase",), whole=True)
+    if recipe.method != AUTO and METHODS[recipe.method].joint is not None:
+        return grouping_over(recipe)
     window = int(recipe.parameters.get("window", 0))
     if not window:
         return BY_COUNTERS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from kernels.contract import Kernels
@@ -20,6 +20,7 @@ class Workbench:
 
 
 Run = Callable[[Frame, Calibration, Recipe, Workbench], list[Image]]
+RunJoint = Callable[[Sequence[Frame], Calibration, Recipe, Workbench], list[Image]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class Method:
 
     `run(frame, calibration, recipe, workbench)` makes the images; `bytes_needed(encoding, coils)` is the memory that
     one frame takes, `cost(encoding, coils)` one CPU core's seconds; frames of equal `key` may join one batch.
+
+    A method that looks at several frames at once has `joint` instead: it is given all frames that differ in the
+    counters or the time that the recipe's `over` names, and `bytes_needed` and `cost` are of them all together.
     """
 
     name: str
@@ -35,8 +39,14 @@ class Method:
     bytes_needed: Callable[[Encoding, int], int]
     cost: Callable[[Encoding, int], float]
     calibration: bool = False  # whether its frames hold calibration lines too
+    joint: RunJoint | None = None
 
     def key(self, encoding: Encoding, coils: int, recipe: Recipe) -> Hashable:
         """The batch key: equal for frames of any scans that need the same plan and the same memory."""
         sizes = (encoding.encoded.matrix, encoding.recon.matrix, encoding.limits.get("kspace_encode_step_1"))
         return self.name, recipe.hash, *sizes, coils, encoding.trajectory.value
+
+
+def alone(joint: RunJoint) -> Run:
+    """The `run` of a joint method: of one frame by itself."""
+    return lambda frame, calibration, recipe, workbench: joint([frame], calibration, recipe, workbench)

@@ -21,16 +21,16 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
 
 
-def block(language: str) -> str:
-    (text,) = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return str(text)
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
 def wheel(folder: Path, entry: str) -> Path:
-    """The page's package as a wheel, with the line `entry` in its entry points."""
+    """The page's modules as a wheel, with the line `entry` in its entry points."""
     path, about = folder / "smooth-1.0-py3-none-any.whl", "smooth-1.0.dist-info"
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("smooth.py", block("python"))
+        for name, source in zip(("smooth", "subtracted"), blocks("python"), strict=True):
+            archive.writestr(f"{name}.py", source)
         archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: smooth\nVersion: 1.0\n")
         archive.writestr(
             f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
@@ -59,11 +59,12 @@ def command(target: Path, *words: str | Path) -> subprocess.CompletedProcess[str
 
 
 def test_a_recipe_from_the_page() -> None:
-    assert resolve(block("json")) == Recipe("fft", {"combine": "adaptive", "output": "complex"})
+    (recipe,) = blocks("json")
+    assert resolve(recipe) == Recipe("fft", {"combine": "adaptive", "output": "complex"})
 
 
 def test_a_package_of_others_adds_a_method(tmp_path: Path) -> None:
-    (entry,) = re.findall(r"^smooth = .*$", block("toml"), re.MULTILINE)
+    (entry,) = re.findall(r"^smooth = .*$", "".join(blocks("toml")), re.MULTILINE)
     target = install(tmp_path, entry.replace('"', ""))
     save(tmp_path / "scan.h5", simulate("brain-ir", matrix=32, coils=2))
     for method in ("smooth", "fft"):
@@ -77,6 +78,20 @@ def test_a_package_of_others_adds_a_method(tmp_path: Path) -> None:
     # A Hamming window halves the power of k-space's middle ring and nearly all of its edge: the image is less steep.
     steep = [np.abs(np.diff(image.pixels[0, 0], axis=0)).max() for image in (smooth[-1], sharp[-1])]
     assert steep[0] < 0.9 * steep[1]
+
+
+def test_a_joint_method_of_others_sees_all_repetitions(tmp_path: Path) -> None:
+    target = install(tmp_path, "subtracted = subtracted:SUBTRACTED")
+    save(tmp_path / "scan.h5", simulate("breast-dce", matrix=16, coils=2, repetitions=3))
+    for method in ("subtracted", "fft"):
+        done = command(
+            target, "reconstruct", tmp_path / "scan.h5", "--method", method, "--out", tmp_path / f"{method}.h5"
+        )
+        assert done.returncode == 0, done.stderr
+    changes, plain = (list(read_images(tmp_path / f"{method}.h5")) for method in ("subtracted", "fft"))
+    assert [image.counters.repetition for image in changes] == [0, 1, 2]
+    for change, image in zip(changes, plain, strict=True):
+        np.testing.assert_array_equal(change.pixels, image.pixels - plain[0].pixels)
 
 
 def test_a_name_of_ours_is_refused(tmp_path: Path) -> None:
