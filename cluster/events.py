@@ -112,6 +112,7 @@ class ScanOpened:
     method: str
     transport: str  # "tcp" or "http"
     deadline_s: float  # seconds after opening by which its images are wanted
+    begun_s: float  # when its first byte came, by the clock that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +186,16 @@ class BatchDone:
 
 
 @dataclass(frozen=True, slots=True)
+class ImagesStored:
+    """`images` of a frame were stored: whoever reads the scan from now on gets them."""
+
+    scan: str
+    frame: int
+    method: str
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerLost:
     """A worker died or hung; what it held has to be done again."""
 
@@ -212,6 +223,7 @@ Event = (
     | ScanCancelled
     | WorkerReady
     | BatchDone
+    | ImagesStored
     | WorkerLost
     | ScanRefused
     | DeadlinePassed
@@ -242,6 +254,8 @@ class StoreImages:
     """Keep a frame's images and pass them to whoever follows the scan."""
 
     scan: str
+    frame: int
+    method: str
     images: tuple[Image, ...]
 
 

@@ -49,6 +49,7 @@ class Desk:
     post: Callable[[Event], None]
     wait_for_room: Callable[[], bool]  # waits a moment; whether a further frame may be queued
     clock: Callable[[], float]
+    steady: Callable[[], float]  # the clock that times scans: nobody sets it
     forget: Callable[[LiveScan], None]  # nothing came of it: as if it had never been there
     stopping: Callable[[], bool]  # the server is about to end: what is not done now is taken up by the next
 
@@ -60,6 +61,7 @@ class Reception:
         record = live.record
         self.desk = desk
         self.live = live
+        self._begun_s: float | None = None
         self.stream = ScanStream(
             record.id,
             desk.spool.path(record.id),
@@ -67,6 +69,12 @@ class Reception:
             method=record.method,
             store=NoiseStore(desk.config),
         )
+
+    def begin(self) -> float:
+        """The scan's first byte is here, now or since an earlier call; the time of that."""
+        if self._begun_s is None:
+            self._begun_s = self.desk.steady()
+        return self._begun_s
 
     def take(self, step: Step) -> None:
         """Open the scan when its header came, hand on its frames, then raise the step's error if it has one."""
@@ -131,7 +139,8 @@ class Reception:
         with live.gate:  # a cancellation comes either before, or after the scheduler knows the scan
             if live.cancelled:
                 return
-            self.desk.post(ScanOpened(record.id, record.priority, stream.recipe.method, record.transport, deadline_s))
+            asked = record.priority, stream.recipe.method, record.transport
+            self.desk.post(ScanOpened(record.id, *asked, deadline_s, begun_s=self.begin()))
             live.opened = True
 
 
@@ -240,6 +249,7 @@ class Intake:
 
     def kept(self, count: int) -> None:
         """The transport wrote `count` bytes into the spool itself."""
+        self._reception.begin()
         self._desk.spool.kept(count)
 
     def fail(self, error: ReconError) -> None:
@@ -269,6 +279,7 @@ class Intake:
 
     def _keep(self, keep: Callable[[SpoolFile], None]) -> SpoolFile:
         if self._file is None:
+            self._reception.begin()
             self._file = self._desk.spool.create(self.scan_id)
         keep(self._file)
         self._bytes = self._file.size

@@ -18,6 +18,7 @@ from cluster.events import (
     FinishScan,
     FrameImages,
     FrameReady,
+    ImagesStored,
     ReplaceWorker,
     ScanOpened,
     ScanRefused,
@@ -48,12 +49,12 @@ TABLE = (
     Row("recon_scans_in_flight", Gauge, "Accepted scans that have not ended."),
     Row("recon_scans_total", Counter, "Scans that have ended, by how.", ("outcome",)),
     Row("recon_frames_total", Counter, "Frames worked on, by how it ended.", ("method", "outcome")),
-    Row("recon_images_total", Counter, "Images made.", ("method",)),
+    Row("recon_images_total", Counter, "Images stored.", ("method",)),
     Row("recon_ingest_bytes_total", Counter, "Raw bytes received.", ("transport",)),
     Row("recon_readouts_total", Counter, "Readouts received."),
     Row("recon_queue_frames", Gauge, "Frames that wait for a worker.", ("priority",)),
     Row("recon_queue_wait_seconds", Histogram, "Wait of a frame for its worker.", ("priority",), _SECONDS),
-    Row("recon_time_to_first_image_seconds", Histogram, "From a scan's header to its first image.", (), _SECONDS),
+    Row("recon_time_to_first_image_seconds", Histogram, "From a scan's first byte to its first image.", (), _SECONDS),
     Row("recon_last_readout_to_image_seconds", Histogram, "From a frame's last readout to its image.", (), _SECONDS),
     Row("recon_stage_seconds", Histogram, "Time of one stage of a frame.", ("stage",), _SECONDS),
     Row("recon_batch_frames", Histogram, "Frames that share a batch.", ("method",), _FRAMES),
@@ -71,7 +72,7 @@ class _Scan:
     """What must be remembered of a scan to time its frames."""
 
     priority: str
-    opened_s: float
+    begun_s: float
     first_image: bool = False
     ready_s: dict[int, float] = field(default_factory=dict)
 
@@ -110,6 +111,7 @@ class Metrics:
             FrameReady: self._ready,
             StartBatch: self._start,
             BatchDone: self._done,
+            ImagesStored: self._stored,
             FinishScan: self._finish,
             WorkerReady: self._worker_ready,
             WorkerLost: self._worker_lost,
@@ -144,8 +146,8 @@ class Metrics:
             return Histogram(row.name, row.meaning, row.labels, registry=self._registry, buckets=row.buckets)
         return row.kind(row.name, row.meaning, row.labels, registry=self._registry)
 
-    def _opened(self, event: ScanOpened, now: float) -> None:
-        self._scans[event.scan] = _Scan(event.priority.name.lower(), now)
+    def _opened(self, event: ScanOpened, _now: float) -> None:
+        self._scans[event.scan] = _Scan(event.priority.name.lower(), event.begun_s)
         self._metrics["recon_scans_accepted_total"].inc()
         self._metrics["recon_scans_in_flight"].inc()
 
@@ -183,27 +185,29 @@ class Metrics:
         if not worker.batches:
             _rest(worker, now)
         for result in event.results:
-            self._result(result, method=method, now=now)
+            self._result(result, method=method)
         for found, count in event.caches:
             self._metrics["recon_plan_cache_total"].labels(found).inc(count)
         for kind, size in event.memory_bytes:
             self._metrics["recon_worker_memory_bytes"].labels(event.worker, kind).set(size)
 
-    def _result(self, result: FrameImages, *, method: str, now: float) -> None:
+    def _result(self, result: FrameImages, *, method: str) -> None:
         outcome = "failed" if result.error else "done"
         self._metrics["recon_frames_total"].labels(method, outcome).inc()
-        self._metrics["recon_images_total"].labels(method).inc(len(result.images))
         for stage, seconds in result.stages_s:
             self._metrics["recon_stage_seconds"].labels(stage).observe(seconds)
-        scan = self._scans.get(result.frame.scan)
-        if scan is not None and result.images:
-            self._image(scan, ready_s=scan.ready_s.pop(result.frame.number, now), now=now)
+
+    def _stored(self, event: ImagesStored, now: float) -> None:
+        self._metrics["recon_images_total"].labels(event.method).inc(event.images)
+        scan = self._scans.get(event.scan)
+        if scan is not None:
+            self._image(scan, ready_s=scan.ready_s.pop(event.frame, now), now=now)
 
     def _image(self, scan: _Scan, *, ready_s: float, now: float) -> None:
         self._metrics["recon_last_readout_to_image_seconds"].observe(now - ready_s)
         if not scan.first_image:
             scan.first_image = True
-            self._metrics["recon_time_to_first_image_seconds"].observe(now - scan.opened_s)
+            self._metrics["recon_time_to_first_image_seconds"].observe(now - scan.begun_s)
 
     def _worker_ready(self, event: WorkerReady, now: float) -> None:
         self._worker(event.worker, now)

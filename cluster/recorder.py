@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cluster.config import ClusterConfig
-from cluster.events import FinishScan, MarkRunning, State, StoreImages
+from cluster.events import FinishScan, ImagesStored, MarkRunning, State, StoreImages
 from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
 from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan
@@ -172,9 +172,11 @@ class Storer:
         *,
         recorder: Recorder,
         feed: Feed,
+        observe: Callable[[ImagesStored], None],
         clock: Callable[[], float],
     ) -> None:
         self._lives = lives
+        self._observe = observe
         self._recorder = recorder
         self._feed = feed
         self._clock = clock
@@ -203,13 +205,15 @@ class Storer:
         if live.broken or not command.images:
             return
         try:
-            live.results.append(command.images)
+            stored = live.results.append(command.images)
         except OSError as error:
             live.broken = str(error)
             return
         first_image_s = live.record.first_image_s or self._clock()
         record = live.update(images=live.results.count, first_image_s=first_image_s)
         self._feed.publish("image", record)
+        if stored:  # counted last: no scrape may tell of an image that nobody can read yet
+            self._observe(ImagesStored(command.scan, command.frame, command.method, stored))
         for comment in dict.fromkeys(text for image in command.images for text in image.comments):
             if live.warn(comment):
                 self._recorder.write(live, f"warning: {comment}")

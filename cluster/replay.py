@@ -11,6 +11,7 @@ def replay(reception: Reception, *, complete: bool, reason: str) -> None:
 
     `complete`: its end was acknowledged, even without CLOSE; `reason` says why it is not, if it is not.
     """
+    reception.begin()
     try:
         if complete or not _unread(reception):
             _feed(reception)

@@ -98,8 +98,8 @@ class ResultFile:
         """Images stored so far."""
         return len(self._edges) - 1
 
-    def append(self, images: Iterable[Image]) -> None:
-        """Write `images` at the end, less those known already, and wake the readers.
+    def append(self, images: Iterable[Image]) -> int:
+        """Write `images` at the end, less those known already, and wake the readers; how many were written.
 
         Raises OSError and then holds none of them.
         """
@@ -111,6 +111,7 @@ class ResultFile:
         with self._changed:
             self._edges += edges
             self._changed.notify_all()
+        return len(edges)
 
     def _is_new(self, image: Image) -> bool:
         name = _name(image)

@@ -217,15 +217,17 @@ class Scheduler:
         commands: list[Command] = []
         for work, result in zip(lease.works, event.results, strict=True):
             if self._alive(work):
-                commands += self._result(work.scan, result)
+                commands += self._result(work, result)
         return commands
 
-    def _result(self, scan: _Scan, result: FrameImages) -> list[Command]:
+    def _result(self, work: _Work, result: FrameImages) -> list[Command]:
+        scan, ready = work.scan, work.ready
         scan.settled += 1
         if result.error:
             scan.failures.append(result.error)
             return self._settle(scan)
-        return [StoreImages(scan.name, result.images), *self._settle(scan)]
+        store = StoreImages(scan.name, ready.frame.number, ready.recipe.method, result.images)
+        return [store, *self._settle(scan)]
 
     def _lost(self, event: WorkerLost, now: float) -> list[Command]:
         if event.worker not in self._workers:

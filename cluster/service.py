@@ -91,7 +91,7 @@ class Service:
         self._feed = Feed(config.subscription_events)
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
         self._recorder = Recorder(config, self._ledger, feed=self._feed, clock=clocks.wall_s, ended=self._ended)
-        self._storer = Storer(config, self._lives, recorder=self._recorder, feed=self._feed, clock=clocks.wall_s)
+        self._storer = self._make_storer()
         self._loop = self._make_loop()
         self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
             "replay", self._replay, settle=self._give_up, capacity=config.max_scans_in_flight, tick_s=config.tick_s
@@ -102,6 +102,16 @@ class Service:
             self._loop.stage,
             self._storer.stage,
             self._recorder.stage,
+        )
+
+    def _make_storer(self) -> Storer:
+        return Storer(
+            self.config,
+            self._lives,
+            recorder=self._recorder,
+            feed=self._feed,
+            observe=self._metrics.observe,
+            clock=self._clocks.wall_s,
         )
 
     def _make_loop(self) -> Loop:
@@ -121,6 +131,7 @@ class Service:
             post=self._loop.post,
             wait_for_room=self._wait_for_room,
             clock=self._clocks.wall_s,
+            steady=self._clocks.steady_s,
             forget=self._forget,
             stopping=lambda: self._stopping,
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from cluster.events import (
     FrameImages,
     FrameReady,
     FrameRef,
+    ImagesStored,
     Priority,
     Refused,
     ReplaceWorker,
@@ -30,11 +32,16 @@ from cluster.events import (
     WorkerLost,
     WorkerReady,
 )
+from cluster.job import ScanRequest
 from cluster.metrics import TABLE, Metrics
-from cluster.service import Service
+from cluster.results import ResultFile
+from cluster.service import Clocks, Service
+from cluster.workers import ThreadWorkers
 from recon.recipe import Recipe
+from recon.scan import Image
 from tests.cluster import scans
 from tests.cluster.test_results import image
+from tests.cluster.test_service import NoWorkers
 
 PROMISED = {
     "recon_scans_accepted_total": (),
@@ -95,14 +102,15 @@ RECIPE = Recipe("fft")
 def history() -> Iterator[tuple[float, Event | Command]]:
     """What happens to one scan, and when."""
     yield 0.0, WorkerReady("w0", "cpu", 1000)
-    yield 0.0, ScanOpened("a", Priority.STAT, "fft", "tcp", 30.0)
+    yield 0.0, ScanOpened("a", Priority.STAT, "fft", "tcp", 30.0, begun_s=99.5)
     yield 0.1, BytesReceived("a", "tcp", 5000, 12)
     yield 1.0, FrameReady(frame(0), RECIPE, "k", 1, 0.1)
     yield 1.0, FrameReady(frame(1), RECIPE, "k", 1, 0.1)
     yield 1.5, StartBatch("w0", Batch(1, "k", RECIPE, (frame(0), frame(1))))
     results = (FrameImages(frame(0), (image(0),), "", (("read", 0.3),)), FrameImages(frame(1), (), "bad"))
     yield 4.0, BatchDone("w0", 1, results, 2.0, (("hit", 3), ("miss", 1)), (("resident", 77),))
-    yield 4.0, BatchDone("w0", 9, results, 2.0)  # of a lease that is no longer its own
+    yield 4.5, ImagesStored("a", 0, "fft", 1)
+    yield 4.5, BatchDone("w0", 9, results, 2.0)  # of a lease that is no longer its own
     yield 5.0, FinishScan("a", State.FAILED, "x")
     yield 5.0, FinishScan("a", State.FAILED, "x")
     yield 5.0, ScanRefused(Refused.FULL)
@@ -136,8 +144,8 @@ def test_counts_one_history() -> None:
         "recon_queue_frames{priority=stat}": 4,
         "recon_queue_wait_seconds_sum{priority=stat}": 1.0,
         "recon_queue_wait_seconds_count{priority=stat}": 2,
-        "recon_time_to_first_image_seconds_sum": 4.0,
-        "recon_last_readout_to_image_seconds_sum": 3.0,
+        "recon_time_to_first_image_seconds_sum": 5.0,
+        "recon_last_readout_to_image_seconds_sum": 3.5,
         "recon_last_readout_to_image_seconds_count": 1,
         "recon_stage_seconds_sum{stage=read}": 0.3,
         "recon_batch_frames_sum{method=fft}": 3,
@@ -155,7 +163,7 @@ def test_counts_one_history() -> None:
 
 def test_two_servers_in_one_process_count_apart() -> None:
     first, second = (Metrics(Clock(), spool_bytes=lambda: 0, queue=dict) for _ in range(2))
-    first.observe(ScanOpened("a", Priority.STAT, "fft", "tcp", 30.0))
+    first.observe(ScanOpened("a", Priority.STAT, "fft", "tcp", 30.0, begun_s=99.5))
     assert values(second.text())["recon_scans_accepted_total"] == 0
 
 
@@ -199,3 +207,98 @@ def test_the_law_holds_at_every_scrape_while_scans_come_and_go(tmp_path: Path) -
 def _send(service: Service, data: bytes, rounds: int) -> None:
     for _ in range(rounds):
         scans.try_run(service, data)
+
+
+def readable(service: Service) -> int:
+    """Images that a client can read now, of all scans."""
+    return sum(1 for record in service.scans(limit=1000) for _ in service.follow(record.id, timeout_s=0.0))
+
+
+def test_no_scrape_counts_an_image_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a disk so slow that a count that comes first is seen."""
+    write = ResultFile.append
+
+    def slow(file: ResultFile, images: Iterable[Image]) -> int:
+        time.sleep(0.02)
+        return write(file, images)
+
+    monkeypatch.setattr(ResultFile, "append", slow)
+    data, rounds, beyond, scrapes = scans.stream(scans.frames(6)), 4, [], 0
+    with scans.serving(tmp_path) as service:
+        senders = [threading.Thread(target=_send, args=(service, data, rounds)) for _ in range(2)]
+        for thread in senders:
+            thread.start()
+        while any(thread.is_alive() for thread in senders):
+            counted = values(service.metrics_text()).get("recon_images_total{method=fft}", 0)
+            scrapes += 1
+            if counted > (there := readable(service)):  # read after the scrape: there may be more
+                beyond.append((counted, there))
+        assert values(service.metrics_text())["recon_images_total{method=fft}"] == readable(service) == 12 * rounds
+    assert not beyond
+    assert scrapes > 5
+
+
+def test_an_image_counts_when_it_is_stored_and_not_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+    write = ResultFile.append
+
+    def slow(file: ResultFile, images: Iterable[Image]) -> int:
+        reached.set()
+        assert go_on.wait(30.0)
+        return write(file, images)
+
+    monkeypatch.setattr(ResultFile, "append", slow)
+    with scans.serving(tmp_path) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        intake.feed(scans.stream(scans.frames(1)))
+        assert reached.wait(30.0)
+        before = values(service.metrics_text())
+        go_on.set()
+        intake.finish()
+        service.wait(intake.scan_id, 30.0)
+        after = values(service.metrics_text())
+    names = ("recon_images_total{method=fft}", "recon_last_readout_to_image_seconds_count")
+    assert [before.get(name, 0) for name in names] == [0, 0]
+    assert [after[name] for name in names] == [1, 1]
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+def test_the_first_image_is_timed_from_the_first_byte(tmp_path: Path, transport: str) -> None:
+    """A header that comes in two parts: the wait between them counts, and so does the wait after them."""
+    data, clock = scans.stream(scans.frames(1)), Clock()
+    config = scans.config(tmp_path)
+    service = Service(config, ThreadWorkers(["w0"], scans.settings()), clocks=Clocks(steady_s=clock))
+    service.start()
+    try:
+        intake = service.open_scan(ScanRequest(transport))
+        clock.now += 100.0  # the connection is open, nothing has come
+        intake.feed(data[:1500])
+        assert not intake.has_header
+        clock.now += 7.0
+        intake.feed(data[1500:-5000])
+        clock.now += 2.0
+        intake.feed(data[-5000:])
+        intake.finish()
+        service.wait(intake.scan_id, 30.0)
+        seen = values(service.metrics_text())
+    finally:
+        service.close()
+    assert seen["recon_time_to_first_image_seconds_sum"] == pytest.approx(9.0)
+    assert seen["recon_last_readout_to_image_seconds_sum"] == pytest.approx(0.0)
+
+
+def test_images_kept_from_before_a_restart_are_not_counted_again(tmp_path: Path) -> None:
+    with scans.serving(tmp_path, NoWorkers()) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        intake.feed(scans.stream(scans.frames(3)))
+        intake.finish()
+        service._lives[intake.scan_id].results.append([next(_made(tmp_path))])
+    with scans.serving(tmp_path) as service:
+        assert service.wait(intake.scan_id, 30.0).images == 3
+        assert values(service.metrics_text())["recon_images_total{method=fft}"] == 2
+
+
+def _made(folder: Path) -> Iterator[Image]:
+    """The images that another server makes of the same frames."""
+    with scans.serving(folder / "other") as service:
+        yield from service.images(scans.run(service, scans.stream(scans.frames(3))).id)

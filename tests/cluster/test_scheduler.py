@@ -42,7 +42,7 @@ GIB = 1 << 30
 
 
 def opened(scan: str, priority: Priority = Priority.ROUTINE, deadline_s: float = 300.0) -> ScanOpened:
-    return ScanOpened(scan, priority, "fft", "tcp", deadline_s)
+    return ScanOpened(scan, priority, "fft", "tcp", deadline_s, begun_s=0.0)
 
 
 def ready(scan: str, number: int = 0, *, key: Hashable = "k", size: int = 1000, cost_s: float = 0.01) -> FrameReady:
