@@ -175,17 +175,24 @@ class Client:
         priority: str = "routine",
         name: str = "",
         progress: Callable[[int], None] | None = None,
+        key: str = "",
     ) -> RemoteScan:
         """Send a scan; returns when all of it is on the server's disk. `progress` is told the bytes sent so far.
 
+        Sent with the same `key` again it is the same scan, which `find` knows while it is still coming in.
         Raises RefusedError, LostError, or what is wrong with the scan (InputError, LimitError, ScanError, RecipeError).
         """
-        submission = Submission(source(content), self.options.new_key(), method, priority, name, progress)
+        submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
         return RemoteScan(self, self.run(calls.submit(submission, self.options.tries())))
 
     def scan(self, scan: str) -> RemoteScan:
         """The scan with this id; raises NotFoundError."""
         return RemoteScan(self, self.record(Call("GET", f"/v1/scans/{scan}")))
+
+    def find(self, key: str) -> RemoteScan | None:
+        """The scan that was submitted with this key, also while it is still coming in."""
+        records = self.run(calls.records_of(_with_key(key), self.options.tries()))
+        return RemoteScan(self, records[0]) if records else None
 
     def scans(self, *, state: str = "", limit: int = 100) -> list[ScanRecord]:
         """The newest scans, newest first."""
@@ -310,6 +317,10 @@ class RemoteScan:
         return f"/v1/scans/{self.id}{below}"
 
 
+def _with_key(key: str) -> Call:
+    return Call("GET", "/v1/scans", headers={"idempotency-key": key})
+
+
 def _listing(state: str, limit: int) -> Call:
     return Call("GET", "/v1/scans", {"limit": limit} | ({"state": state} if state else {}))
 
@@ -396,14 +407,20 @@ class AsyncClient:
         priority: str = "routine",
         name: str = "",
         progress: Callable[[int], None] | None = None,
+        key: str = "",
     ) -> AsyncRemoteScan:
         """As `Client.submit`; the content is read, and `progress` called, in a thread."""
-        submission = Submission(source(content), self.options.new_key(), method, priority, name, progress)
+        submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
         return AsyncRemoteScan(self, await self.run(calls.submit(submission, self.options.tries())))
 
     async def scan(self, scan: str) -> AsyncRemoteScan:
         """As `Client.scan`."""
         return AsyncRemoteScan(self, await self.record(Call("GET", f"/v1/scans/{scan}")))
+
+    async def find(self, key: str) -> AsyncRemoteScan | None:
+        """As `Client.find`."""
+        records = await self.run(calls.records_of(_with_key(key), self.options.tries()))
+        return AsyncRemoteScan(self, records[0]) if records else None
 
     async def scans(self, *, state: str = "", limit: int = 100) -> list[ScanRecord]:
         """As `Client.scans`."""

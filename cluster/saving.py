@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cluster.sources import HDF5_TYPE, MRD_TYPE
-from recon.errors import FileError
+from recon.errors import FileError, RecipeError
 from recon.mrd.wire import encode_close, encode_image
+from recon.recipe import NULL, resolve
 from recon.scan import Image, ScanHeader
 
 ZIP_TYPE = "application/zip"
@@ -27,6 +29,38 @@ def media_type(path: Path) -> str:
     return _TYPES[ending]
 
 
+def check(path: Path) -> None:
+    """Raise FileError where images could not be written to `path`, without leaving anything there."""
+    kind, path = media_type(path), _named(path)
+    if kind != ZIP_TYPE and path.is_dir():
+        raise FileError(f"{path} is a folder, images as {path.suffix} need a file: name another")
+    _refuse_taken(path, kind)
+    place = path if path.is_dir() else next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            """Whether there can be a file is found by making one: permissions alone do not say."""
+    except OSError as error:
+        raise FileError(f"{path} cannot be written ({error.strerror}): choose another place") from error
+
+
+def _named(path: Path) -> Path:
+    """`path` by a name of its own, which `.`, `..` and folders that end in them lack; raises FileError for `/`."""
+    named = path.resolve() if path.name in ("", "..") else path
+    if not named.name:
+        raise FileError(f"{path} is the root of the file system, images need a file or folder of their own: name one")
+    return named
+
+
+def expect_images(method: str) -> None:
+    """Raise RecipeError where images are to be written by a recipe that, as far as is known here, makes none."""
+    try:
+        made = resolve(method).method != NULL
+    except RecipeError:
+        made = True  # a server may know more methods, and says so if it does not
+    if not made:
+        raise RecipeError("the method null makes no images, --out wants them: give one of the two")
+
+
 def keep_apart(out: Path, inputs: Sequence[Path]) -> None:
     """Raise FileError where writing images to `out` would destroy raw data."""
     for path in inputs:
@@ -40,6 +74,7 @@ def writing(path: Path, written: list[Path]) -> Iterator[BinaryIO]:
 
     A ZIP archive is unpacked into the folder `path`. Raises FileError when something cannot be written.
     """
+    path = _named(path)
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -95,11 +130,17 @@ def _pieces(images: Sequence[Image], kind: str, *, header: ScanHeader, scan_id: 
         yield encode_close()
 
 
+def _refuse_taken(path: Path, kind: str) -> None:
+    """Raise FileError where a folder of DICOM files would mix with what is there."""
+    if kind == ZIP_TYPE and path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileError(f"{path} already exists and is not an empty folder, DICOM needs one of its own: name another")
+
+
 def _finish(part: Path, path: Path) -> list[Path]:
-    if media_type(path) != ZIP_TYPE:
+    kind = media_type(path)
+    if kind != ZIP_TYPE:
         part.replace(path)
         return [path]
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileError(f"{path} already exists and is not an empty folder, DICOM needs one of its own: name another")
+    _refuse_taken(path, kind)
     with zipfile.ZipFile(part) as archive:
         return [Path(archive.extract(name, path)) for name in archive.namelist()]

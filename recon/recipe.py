@@ -17,6 +17,7 @@ Value = str | int | float | bool
 
 AUTO = "auto"
 CINE = "cine"
+NULL = "null"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "l1-wavelet": (*_COMMON, *_SPARSE),
     "tv": (*_COMMON, *_SPARSE),
     CINE: (*_COMMON, "combine", "trajectory_unit", "eps", "partial_fourier", "phases", "rr_tolerance"),
-    "null": (),
+    NULL: (),
 }
 EXTENSIONS = entry_points(group="recon_cluster.methods")
 # A method of another package may be given every parameter; what it does not read has no effect.
@@ -219,7 +220,7 @@ _ALIASES: Mapping[str, Recipe] = {
     "default": Recipe(),
     "openrecon": Recipe(),
     "simplefft": Recipe("fft"),
-    "savedataonly": Recipe("null"),
+    "savedataonly": Recipe(NULL),
     # Gadgetron clients
     "default.xml": Recipe(),
     "default_short.xml": Recipe(),

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from cluster.saving import keep_apart, media_type, save
+from cluster.saving import check, expect_images, keep_apart, save
 from recon.device import open_device
 from recon.files import read_file
 from recon.pipeline import frames_of, reconstruct
@@ -34,8 +34,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Reconstruct and write; raises ReconError."""
     if args.out is not None:
-        media_type(args.out)  # an ending that cannot be written is found before any work
+        expect_images(args.method)
         keep_apart(args.out, [args.file])
+        check(args.out)
     start = time.perf_counter()
     scan, images = _images(args)
     if args.out is not None:

@@ -299,9 +299,15 @@ _ONE: dict[int | str, dict[str, Any]] = {200: {"content": _RECORD}}
 
 @router.get("/v1/scans", summary="The newest scans, newest first")
 def get_scans(
-    service: ServiceOf, state: State | None = None, limit: Annotated[int, Query(ge=1, le=10_000)] = 100
+    service: ServiceOf,
+    state: State | None = None,
+    limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+    idempotency_key: Annotated[str, Header(max_length=200)] = "",
 ) -> JSONResponse:
-    """Records under `scans`, newest first."""
+    """Records under `scans`, newest first; with an `Idempotency-Key`, the one sent with it, also while it comes in."""
+    if idempotency_key:
+        found = service.lookup(idempotency_key)
+        return JSONResponse({"scans": [record_document(found)] if found else []})
     return JSONResponse({"scans": [record_document(record) for record in service.scans(state=state, limit=limit)]})
 
 

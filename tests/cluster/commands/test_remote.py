@@ -54,6 +54,7 @@ COMMANDS = {
     "cancel": ("/v1/scans/x", "x"),
     "requeue": ("/v1/scans/x", "x"),
     "log": ("/v1/scans/x", "x"),
+    "images": ("/v1/scans/x", "x", "--out", "x.h5"),
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import numpy as np
 import pytest
 
 from cluster.__main__ import main
+from cluster.commands import submit
+from cluster.events import State
 from recon.mrd.hdf5 import read_images
 from tests.cluster import scans
+from tests.cluster.proxy import proxy
 from tests.end_to_end.running import Running, running
 
 
@@ -59,15 +63,80 @@ def test_without_waiting_each_scan_that_was_taken_is_named(
     assert said.err.count("\n") == 1
 
 
+NOBODY = ["--server", "http://127.0.0.1:1"]
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["submit", "a.h5", "--no-wait", "--out", "x.h5", *NOBODY])
+    assert "--no-wait leaves before there are images, --out wants them" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("a.h5", "--no-wait", "--out", "x.h5"), "--no-wait leaves before there are images, --out wants them"),
-        (("one/a.h5", "two/a.h5", "--out", "x.h5"), "the images of 2 files would all go to x-a.h5"),
-        (("one/a.h5", "two/a.h5", "--out", "dicom"), "the images of 2 files would all go to dicom/a"),
+        (
+            ("one/a.h5", "two/a.h5", "--out", "x.h5"),
+            "the images of 2 scans would all go to x-a.h5: fetch them one by one",
+        ),
+        (("one/a.h5", "two/a.h5", "--out", "dicom"), "the images of 2 scans would all go to dicom/a"),
+        (("a.h5", "--out", "x.gif"), "images cannot be written as 'x.gif'"),
+        (
+            ("a.h5", "--out", "/"),
+            "/ is the root of the file system, images need a file or folder of their own: name one",
+        ),
+        (("a.h5", "--out", "{here}"), "{here} already exists and is not an empty folder, DICOM needs one of its own"),
+        (("a.h5", "--out", "{here}/folder.h5"), "folder.h5 is a folder, images as .h5 need a file: name another"),
+        (("a.h5", "--out", "{here}/file/x.h5"), "x.h5 cannot be written (Not a directory): choose another place"),
+        (("a.h5", "--out", "/proc/new/x.png"), "/proc/new/x.png cannot be written"),
+        (("a.h5", "--method", "null", "--out", "x.h5"), "the method null makes no images, --out wants them"),
+        (("a.h5", "--method", '{"method": "savedataonly"}', "--out", "x.h5"), "the method null makes no images"),
     ],
 )
-def test_wrong_usage(words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["submit", *words, "--server", "http://127.0.0.1:1"])
-    assert message in capsys.readouterr().err
+def test_what_cannot_be_written_is_refused_before_any_work(
+    words: tuple[str, ...], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "folder.h5").mkdir()
+    (tmp_path / "file").touch()
+    given = [word.replace("{here}", str(tmp_path)) for word in words]
+    expected = message.replace("{here}", str(tmp_path))
+    assert main(["submit", *given, *NOBODY]) == 2
+    assert expected in capsys.readouterr().err
+    if words.count("a.h5"):
+        assert main(["reconstruct", *given]) == 2
+        assert expected in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.h5"]
+
+
+def test_the_current_folder_as_a_place_for_dicom(
+    server: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "scan.mrd").write_bytes(scans.stream(scans.frames(2)))
+    for name in (".", ".."):
+        here = tmp_path / f"dicom{len(name)}"
+        (here / "below").mkdir(parents=True) if name == ".." else here.mkdir()
+        monkeypatch.chdir(here / "below" if name == ".." else here)
+        words = ["submit", str(tmp_path / "scan.mrd"), "--server", server.http, "--out", name]
+        if name == "..":
+            assert main(words) == 2
+            assert f"{here} already exists and is not an empty folder" in capsys.readouterr().err
+        else:
+            assert main(words) == 0
+            assert len([*here.rglob("*.dcm")]) == 2
+
+
+def test_the_id_is_said_before_the_upload_ends(
+    server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "QUIET_S", 0.0)
+    size = {"lines": 256, "samples": 256}
+    stream = scans.stream(scans.frames(6, **size), scans.header(repetitions=6, **size))
+    assert len(stream) > 6 << 20  # several pieces
+    (tmp_path / "scan.mrd").write_bytes(stream)
+    with proxy(server.http, up=lambda number: 5 << 20 if number == 0 else float("inf")) as broken:
+        assert main(["submit", str(tmp_path / "scan.mrd"), "--server", broken.url]) == 0
+    said = capsys.readouterr()
+    ids = re.findall(rf"^{tmp_path}/scan.mrd: scan ([0-9A-Z]{{26}}) is coming in$", said.err, re.MULTILINE)
+    assert len(set(ids)) == len(ids) == 2  # the first broke off in the middle
+    assert said.out.endswith(f"scan {ids[1]}\n")
+    assert server.service.scan(ids[0]).state is State.INCOMPLETE
