@@ -377,7 +377,7 @@ def _described(encoding: Encoding) -> Content:
         "reconSpace": _grid(encoding.recon),
         "encodingLimits": _ranges(encoding.limits),
         "trajectory": encoding.trajectory.value,
-        "trajectoryDescription": described and {"identifier": described.identifier, **_named(described.values)},
+        "trajectoryDescription": {"identifier": described.identifier, **_named(described.values)} if described else None,
         "parallelImaging": parallel if (one, two) != (1, 1) or encoding.calibration_mode or simultaneous else None,
         "echoTrainLength": encoding.echo_train_length,
     }
