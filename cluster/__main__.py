@@ -14,6 +14,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from cluster.exits import INTERRUPTED, status_of
+from cluster.needs import sentence
 from recon import __version__
 from recon.errors import ReconError
 
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         args = make_parser(entry_points(group=GROUP), words).parse_args(words)
-        status: int = args.run(args)
+        status: int = _run(args, words[0])
     except ReconError as error:
         print(error, file=sys.stderr)
         return status_of(error)
@@ -36,6 +37,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; Python would complain once more when it closes it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    return status
+
+
+def _run(args: argparse.Namespace, command: str) -> int:
+    """The subcommand's status; raises ReconError where a package that it imports on the way is not installed."""
+    try:
+        status: int = args.run(args)
+    except ImportError as error:
+        if words := sentence(command, error):
+            raise ReconError(words) from error
+        raise
     return status
 
 
@@ -59,10 +71,12 @@ def _add(command: EntryPoint, subparsers: Subparsers, *, named: bool) -> None:
         module = command.load()
     except ImportError as error:
         # A smaller installation lacks what some subcommands need; the others work all the same.
-        lacks = f"needs the package {error.name}, which is not installed"
+        words = sentence(command.name, error)
+        if not words:
+            raise
         if named:
-            raise ReconError(f"{command.name} {lacks}: install it") from error
-        subparsers.add_parser(command.name, help=lacks)
+            raise ReconError(words) from error
+        subparsers.add_parser(command.name, help=f"needs the package {error.name}, which is not installed")
         return
     module.add_parser(subparsers)
     subparsers.choices[command.name].set_defaults(run=module.run)

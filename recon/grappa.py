@@ -140,11 +140,14 @@ def groups_of(lattice: Lattice, count: int, *, planes: int) -> dict[tuple[Offset
 # --- calibration -----------------------------------------------------------------------------------------------------
 
 
-def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -> tuple[Weights, ...]:
+def calibrate(
+    calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE, instead: str = "fft"
+) -> tuple[Weights, ...]:
     """Weights for all targets of `lattice` from `calibration` [coil, kz, ky, kx], the fully sampled centre.
 
     Each group of targets with the same sources is one regularised least-squares problem with coils · WIDTH · sources
-    unknowns, solved for all its targets and coils at once. Raises CalibrationError where the region is too small.
+    unknowns, solved for all its targets and coils at once. Raises CalibrationError where the region is too small, with
+    the methods to use `instead`.
 
     Beside the weights: 2 · (EQUATIONS + 3) · 8 · unknowns² bytes where kx is long, never much more.
     """
@@ -159,7 +162,7 @@ def calibrate(calibration: Complex, lattice: Lattice, *, ridge: float = RIDGE) -
     raise CalibrationError(
         f"grappa finds {calibration.shape[2]} × {planes} fully sampled lines of {calibration.shape[3]} samples at the"
         f" centre of k-space, too few to calibrate an acceleration of {lattice.acceleration} with {len(calibration)}"
-        " coils: measure more calibration lines or use cg-sense or fft"
+        f" coils: measure more calibration lines or use {instead}"
     )
 
 

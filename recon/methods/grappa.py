@@ -29,6 +29,7 @@ from recon.methods.hybrid import calibration_of, hybrid, reference_bytes
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
+from recon.methods.problem import maps_possible
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -86,7 +87,9 @@ def _filled(
     lines = hybrid(frame.kspace, frame.sampled, x, calibration, kernels)
     known = calibration_of(frame, lines, calibration, kernels)
     check_finite(known)
-    weights = calibrate(known, lattice)
+    source = frame.reference or frame
+    assert source.sampled is not None
+    weights = calibrate(known, lattice, instead="cg-sense or fft" if maps_possible(source.sampled) else "fft")
     fill(lines, frame.sampled, lattice, weights)
     return (regridded(lines, target, kernels) if later else lines), weights
 

@@ -132,11 +132,22 @@ def _centre_window(sampled: Mask) -> Real:
     return window
 
 
+def enough_lines(found: int, size: int) -> bool:
+    """Whether `found` fully sampled lines at the centre of an axis of `size` give coil maps."""
+    return found >= min(FEWEST_LINES, size - 1)
+
+
+def maps_possible(sampled: Mask) -> bool:
+    """Whether coil maps can be made from the centre of `sampled` [kz, ky]."""
+    box = centre_of(sampled)
+    return all(enough_lines(side.stop - side.start, size) for side, size in zip(box, sampled.shape, strict=True))
+
+
 def check_centre(sampled: Mask, found_z: int, found_y: int) -> None:
     """Raises CalibrationError where fewer lines are found at the centre of `sampled` [kz, ky] than maps need."""
     nz, ny = sampled.shape
     for found, size, name in ((found_y, ny, "kspace_encode_step_1"), (found_z, nz, "kspace_encode_step_2")):
-        if found < min(FEWEST_LINES, size - 1):
+        if not enough_lines(found, size):
             raise CalibrationError(
                 f"{found} lines are fully sampled at the centre of {name}, expected at least {FEWEST_LINES} for coil"
                 " maps: measure calibration lines or use fft"

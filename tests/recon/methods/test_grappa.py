@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from recon.assemble import Assembler
-from recon.errors import RecipeError, ScanError
+from recon.errors import CalibrationError, RecipeError, ScanError
 from recon.grappa import SLAB_BYTES
 from recon.methods import choose, decide
 from recon.mrd.hdf5 import read_scan
@@ -187,3 +187,19 @@ def test_auto_says_which_field_decided() -> None:
         method, reason = decide(space, calibrated=calibrated)
         assert reason == sentence
         assert choose(Recipe(), space, calibrated=calibrated).method == method
+
+
+@pytest.mark.parametrize(("centre", "instead"), [(0, "fft"), (4, "fft"), (10, "cg-sense or fft")])
+def test_the_way_out_that_is_named_is_one(centre: int, instead: str) -> None:
+    """A narrow readout leaves eight coils too few equations, with or without enough lines for coil maps."""
+    line = np.arange(48)
+    sampled = ((line % 4 == 0) | (abs(line - 23.5) < centre / 2))[None]
+    frame = frame_of(noise_kspace((8, 1, 48, 8)), sampled=sampled)
+    with pytest.raises(CalibrationError, match=rf"measure more calibration lines or use {instead}$"):
+        image_by("grappa", frame)
+    assert image_by("fft", frame).pixels.any()
+    if "cg-sense" in instead:
+        assert image_by("cg-sense", frame).pixels.any()
+    else:
+        with pytest.raises(CalibrationError, match="expected at least 8 for coil maps"):
+            image_by("cg-sense", frame)
