@@ -377,10 +377,14 @@ def _described(encoding: Encoding) -> Content:
         "reconSpace": _grid(encoding.recon),
         "encodingLimits": _ranges(encoding.limits),
         "trajectory": encoding.trajectory.value,
-        "trajectoryDescription": {"identifier": described.identifier, **_named(described.values)} if described else None,
+        "trajectoryDescription": None if described is None else _text_and_values(described),
         "parallelImaging": parallel if (one, two) != (1, 1) or encoding.calibration_mode or simultaneous else None,
         "echoTrainLength": encoding.echo_train_length,
     }
+
+
+def _text_and_values(described: TrajectoryDescription) -> Content:
+    return {"identifier": described.identifier, **_named(described.values)}
 
 
 def _together(multiband: Multiband) -> Content:
