@@ -5,7 +5,7 @@ from __future__ import annotations
 from recon.errors import ScanError
 from recon.mrd.header import parse_header
 from recon.mrd.wire import AcquisitionRun, Close, ConfigFile, ConfigText, HeaderXml, Message, Text
-from recon.recipe import AUTO, apply_text, resolve
+from recon.recipe import AUTO, apply_text, resolve, settings_of
 from recon.scan import ScanHeader
 
 
@@ -13,7 +13,8 @@ class Interpreter:
     """The header of one stream and the recipe that it asks for, message by message.
 
     `method` is as asked for beside the stream: "auto" leaves it to the stream, any other counts more than the
-    stream's. Raises RecipeError where it is unknown.
+    stream's. Parameters beside "auto" go on top of what the stream's configuration names. Raises RecipeError where the
+    method or a parameter of it is unknown.
     """
 
     def __init__(self, method: str = AUTO) -> None:
@@ -23,6 +24,7 @@ class Interpreter:
         self.measuring = False  # a readout came
         self.closed = False
         self._fixed = self.recipe.method != AUTO
+        self._on_top = {} if self._fixed else settings_of(method)
 
     def take(self, message: Message) -> None:
         """Take in the next message; raises ScanError for one out of order, HeaderError or RecipeError for its content.
@@ -56,9 +58,9 @@ class Interpreter:
             raise ScanError(
                 f"a configuration came at byte {message.offset} after the first readout: send it before the header"
             )
-        recipe = resolve(text)
+        recipe = resolve(text, self._on_top)
         if not self._fixed:
-            self.recipe, self.asked = recipe, asked
+            self.recipe, self.asked = recipe, recipe.to_json() if self._on_top else asked
 
     def _adjust(self, text: str) -> None:
         """A JSON object between header and first readout sets parameters; any other text is a remark.
@@ -66,4 +68,4 @@ class Interpreter:
         FIRE names its configuration in that text as well, which counts as little as any where the method is fixed.
         """
         if self.header is not None and not self.measuring and text.lstrip().startswith("{"):
-            self.recipe = apply_text(self.recipe, text, keep_method=self._fixed)
+            self.recipe = apply_text(self.recipe, text, keep_method=self._fixed, under=self._on_top)

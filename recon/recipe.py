@@ -148,9 +148,8 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
     for name in given:
         if name not in names:
             known = ", ".join(sorted(names)) or "none"
-            raise RecipeError(
-                f"the parameter {_shown(name)} is unknown to the method {method}, which has {known}: leave it out"
-            )
+            words = f"the parameter {_shown(name)} is unknown to the method {method}, which has {known}: leave it out"
+            raise RecipeError(words + (", or name a method that has it" if _elsewhere(method, name) else ""))
     values = {name: _valid(name, given.get(name, default_of(method, name))) for name in sorted(names)}
     if values.get("maps") == "walsh" and values.get("sets") != 1:
         raise RecipeError(f"sets is {values['sets']}, but maps walsh makes one set: ask for maps espirit or sets 1")
@@ -165,6 +164,11 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
             " ask for output magnitude or sets 1"
         )
     return _combined(values, chosen="combine" in given)
+
+
+def _elsewhere(method: str, name: str) -> bool:
+    """Whether `auto` was given what only some of its methods have."""
+    return method == AUTO and name in PARAMETERS
 
 
 def _combined(values: dict[str, Value], *, chosen: bool) -> dict[str, Value]:
@@ -244,12 +248,35 @@ def resolve(text: str, overrides: Mapping[str, object] | None = None) -> Recipe:
     return _override(recipe, overrides or {})
 
 
-def apply_text(recipe: Recipe, text: str, *, keep_method: bool = False) -> Recipe:
+def apply_text(
+    recipe: Recipe, text: str, *, keep_method: bool = False, under: Mapping[str, object] | None = None
+) -> Recipe:
     """`recipe` with what a JSON text sets: {"method": …, "parameters": {…}} or the parameters alone.
 
     FIRE and OpenRecon clients send such a text after the header, with the configuration's name under "config".
-    `keep_method` takes the parameters only. Raises RecipeError.
+    `keep_method` takes the parameters only; `under` them go others, on top of a recipe that the text names. Raises
+    RecipeError.
     """
+    name, given = _read(text)
+    named = recipe if name is None else _override(_named(name), under or {})
+    return _override(recipe if keep_method else named, given)
+
+
+def settings_of(text: str) -> dict[str, object]:
+    """The parameters that a recipe sets by itself: those of a JSON text, none for a name. Raises RecipeError."""
+    return _read(text)[1] if text.lstrip().startswith("{") else {}
+
+
+def with_settings(text: str, settings: Mapping[str, object]) -> str:
+    """The recipe `text`, a name or JSON, with `settings` put on top, as JSON; unchanged where there are none."""
+    if not settings:
+        return text
+    name, given = _read(text) if text.lstrip().startswith("{") else (text, {})
+    return json.dumps({"method": name or AUTO, "parameters": given | dict(settings)})
+
+
+def _read(text: str) -> tuple[object, dict[str, object]]:
+    """The name of a method or configuration in a JSON text, None where it has none, and the parameters that it sets."""
     given = _read_json(text)
     nested = given.pop("parameters", {})
     if not isinstance(nested, dict):
@@ -260,8 +287,7 @@ def apply_text(recipe: Recipe, text: str, *, keep_method: bool = False) -> Recip
         del given["customconfig"]
     name = given.pop("method", None) or given.pop("config", None)
     given.pop("config", None)
-    named = recipe if name is None else _named(name)
-    return _override(recipe if keep_method else named, given)
+    return name, given
 
 
 def _named(name: object) -> Recipe:

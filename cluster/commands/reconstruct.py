@@ -11,11 +11,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
+from cluster.commands.recipes import add_recipe, recipe_of
 from cluster.saving import check, expect_images, keep_apart, save
 from recon.device import open_device
 from recon.files import read_file
 from recon.pipeline import frames_of, reconstruct
-from recon.recipe import AUTO
 from recon.scan import Image, Scan
 
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("reconstruct", help="reconstruct a file in this process, without a server")
     parser.add_argument("file", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
     parser.add_argument("--group", default="", metavar="NAME", help="group of an HDF5 file (default: dataset)")
-    parser.add_argument("--method", default=AUTO, metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    add_recipe(parser)
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute"
     )
@@ -34,7 +34,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def run(args: argparse.Namespace) -> int:
     """Reconstruct and write; raises ReconError."""
     if args.out is not None:
-        expect_images(args.method)
+        expect_images(recipe_of(args))
         keep_apart(args.out, [args.file])
         check(args.out)
     start = time.perf_counter()
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _images(args: argparse.Namespace) -> tuple[Scan, list[Image]]:
     device = open_device(args.device)
-    scan, recipe = read_file(args.file, method=args.method, group=args.group)
+    scan, recipe = read_file(args.file, method=recipe_of(args), group=args.group)
     total = len(frames_of(scan, recipe)[0])
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
         task = progress.add_task("reconstructing", total=total)

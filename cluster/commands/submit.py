@@ -13,6 +13,7 @@ from rich.progress import Progress
 
 from cluster.client import Client, RemoteScan
 from cluster.commands.collect import Errors, add_out, bars, finish, places
+from cluster.commands.recipes import add_recipe, recipe_of
 from cluster.commands.remote import Subparsers, add_server, connect
 from cluster.events import Priority
 from cluster.saving import expect_images, keep_apart
@@ -28,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="ISMRMRD HDF5 file or MRD stream")
     add_server(parser)
     parser.add_argument("--group", default="", metavar="NAME", help="group of an HDF5 file (default: dataset)")
-    parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    add_recipe(parser)
     choices = [priority.name.lower() for priority in Priority]
     parser.add_argument("--priority", default="routine", choices=choices, help="class of urgency (default: routine)")
     add_out(parser, each="FILE")
@@ -60,7 +61,7 @@ def _outs(args: argparse.Namespace) -> list[Path | None]:
         return [None] * len(args.files)
     if args.no_wait:
         args.usage("--no-wait leaves before there are images, --out wants them: give one of the two")
-    expect_images(args.method)
+    expect_images(recipe_of(args))
     keep_apart(args.out, args.files)
     return [*places(args.out, [str(path) for path in args.files])]
 
@@ -76,7 +77,7 @@ def _send(client: Client, path: Path, *, args: argparse.Namespace, progress: Pro
             herald.look(count)
 
     file = GroupOf(path, args.group)
-    scan = client.submit(file, method=args.method, priority=args.priority, progress=sent, key=herald.key)
+    scan = client.submit(file, method=recipe_of(args), priority=args.priority, progress=sent, key=herald.key)
     progress.update(task, description=f"{path.name}: accepted as {scan.id}")
     if args.no_wait:
         print(scan.id, flush=True)

@@ -23,6 +23,9 @@ CLOSE = wire.encode_close()
 KEEP = wire.encode_text('{"parameters": {"oversampling": "keep"}}')
 FIRE = wire.encode_text('{"version": "1.0", "config": "savedataonly", "parameters": {}}')
 FIRE_KEEP = wire.encode_text('{"config": "Generic_Cartesian_Grappa.xml", "parameters": {"oversampling": "keep"}}')
+ADAPTIVE = '{"method": "auto", "parameters": {"combine": "adaptive"}}'
+MAGNITUDE = '{"parameters": {"output": "magnitude"}}'
+COMPLEX = wire.encode_config_file("Generic_Cartesian_Grappa_Complex.xml")
 FFT, NULL = wire.encode_config_file("simplefft"), wire.encode_config_text('{"method": "null"}')
 
 
@@ -62,6 +65,12 @@ DOORS = pytest.mark.parametrize("door", [by_file, by_connection])
         ("auto", [HEADER, FIRE_KEEP], Recipe("grappa", {"oversampling": "keep"})),
         ("fft", [HEADER, FIRE_KEEP], Recipe("fft", {"oversampling": "keep"})),
         ('{"parameters": {"oversampling": "keep"}}', [HEADER], Recipe("auto", {"oversampling": "keep"})),
+        (ADAPTIVE, [HEADER], Recipe("auto", {"combine": "adaptive"})),
+        (ADAPTIVE, [FFT, HEADER], Recipe("fft", {"combine": "adaptive"})),
+        (ADAPTIVE, [FFT, HEADER, KEEP], resolve("fft", {"combine": "adaptive", "oversampling": "keep"})),
+        (ADAPTIVE, [HEADER, FIRE_KEEP], resolve("grappa", {"combine": "adaptive", "oversampling": "keep"})),
+        # What equals a default is set all the same; the combination with a phase stays.
+        (MAGNITUDE, [COMPLEX, HEADER], Recipe("grappa", {"combine": "adaptive"})),
         (
             '{"method": "fft", "whiten": false}',
             [NULL, HEADER, KEEP],
@@ -75,6 +84,13 @@ def test_a_stream_asks_for_the_same_recipe_at_both_doors(
     # What comes after the first readout sets nothing.
     later = wire.encode_text('{"parameters": {"output": "complex"}}')
     assert door(tmp_path / "a.mrd", b"".join([*parts, READOUTS, later, CLOSE]), method) == recipe
+
+
+def test_what_is_asked_for_beside_a_configuration_is_kept(tmp_path: Path) -> None:
+    """The recipe of a scan that runs again, from the record alone."""
+    stream = ScanStream("s", tmp_path / "a.mrd", config=ClusterConfig(), method=ADAPTIVE)
+    stream.feed(memoryview(FFT + HEADER + READOUTS + CLOSE))
+    assert resolve(stream.asked) == stream.recipe == Recipe("fft", {"combine": "adaptive"})
 
 
 @DOORS
@@ -92,6 +108,13 @@ def test_a_stream_asks_for_the_same_recipe_at_both_doors(
         ("auto", [wire.encode_header(b"<x/>"), READOUTS], HeaderError, "the header begins with <x>"),
         ("auto", [wire.encode_config_file("nonsense"), HEADER], RecipeError, "configuration 'nonsense' is unknown"),
         ("fft", [HEADER, wire.encode_text('{"eps": 1e-3}')], RecipeError, "'eps' is unknown to the method fft"),
+        (
+            ADAPTIVE,
+            [wire.encode_config_file("sense"), HEADER],
+            RecipeError,
+            "'combine' is unknown to the method sense, ",
+        ),
+        ('{"parameters": {"eps": 1}}', [HEADER], RecipeError, "'eps' is .* or name a method that has it"),
         ("nonsense", [HEADER], RecipeError, "configuration 'nonsense' is unknown"),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recon.errors import RecipeError
-from recon.recipe import CATALOGUE, METHOD_PARAMETERS, PARAMETERS, Recipe, Value, apply_text, resolve
+from recon.recipe import CATALOGUE, METHOD_PARAMETERS, PARAMETERS, Recipe, Value, apply_text, resolve, with_settings
 
 
 @st.composite
@@ -181,3 +181,15 @@ def test_several_sets_of_maps_need_espirit_and_have_no_phase() -> None:
 def test_coils_are_a_word_or_a_number() -> None:
     assert [Recipe("fft", {"coils": given})["coils"] for given in ("auto", "8", 8, 8.0)] == ["auto", 8, 8, 8]
     assert Recipe("fft")["coils"] == "all"
+
+
+def test_settings_go_on_top_of_a_name_or_a_text() -> None:
+    settings = {"iterations": "20", "lambda": "1e-2"}
+    expected = Recipe("cg-sense", {"iterations": 20, "lambda": 0.01})
+    assert resolve(with_settings("cg-sense", settings)) == expected
+    assert resolve(with_settings('{"method": "cg-sense", "iterations": 3}', settings)) == expected
+    assert resolve(with_settings('{"parameters": {"output": "complex"}}', {"whiten": "false"})) == Recipe(
+        "auto", {"output": "complex", "whiten": False}
+    )
+    assert resolve(with_settings("Generic_Cartesian_Grappa.xml", {"coils": "8"})) == Recipe("grappa", {"coils": 8})
+    assert with_settings("fft", {}) == "fft"
