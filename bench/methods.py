@@ -59,6 +59,7 @@ def _cases() -> Iterator[Case]:
     for factor in (2, 3):
         for method in ("grappa", "sense", "cg-sense", "l1-wavelet", "tv"):
             yield Case("2-D spin echo, undersampled", "brain-se", method, factor)
+    yield Case("retrospectively gated cine", "heart-cine", "cine")
     for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
 

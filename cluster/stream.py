@@ -17,7 +17,7 @@ from recon.assemble import Assembler, FrameIndex
 from recon.dependency import missing
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
-from recon.methods import METHODS, choose, decide, grouping_of
+from recon.methods import METHODS, choose, decide, grouping_of, settle
 from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WaveformMessage, WireLimits
 from recon.recipe import AUTO, CINE, Recipe
 from recon.scan import ScanHeader
@@ -64,6 +64,8 @@ class ScanStream:
         self._decoder = Decoder(wire_limits(config), buffer_bytes=config.receive_buffer_bytes)
         self._runs = RunTable()
         self._assembler: Assembler | None = None
+        self._settled: Recipe | None = None
+        self._reason = ""  # why the header alone decided
         self._header_extent = Extent(0, 0, 0)
         self._noise_found: tuple[int, NoiseRef, tuple[str, ...]] | None = None  # of so many noise readouts of its own
         self._store = store
@@ -78,8 +80,8 @@ class ScanStream:
 
     @property
     def recipe(self) -> Recipe:
-        """What is asked for so far."""
-        return self._meaning.recipe
+        """What is asked for so far, or what the header makes of "auto" once readouts come."""
+        return self._meaning.recipe if self._settled is None else self._settled
 
     @property
     def asked(self) -> str:
@@ -163,6 +165,7 @@ class ScanStream:
     def _sorting(self, header: ScanHeader) -> Assembler:
         """The assembler: made when the recipe can change no more."""
         if self._assembler is None:
+            self._settled, self._reason = settle(self._meaning.recipe, header)
             self._assembler = Assembler(header, grouping_of(self.recipe))
         return self._assembler
 
@@ -184,10 +187,10 @@ class ScanStream:
 
     def _explain(self, index: FrameIndex, step: Step) -> None:
         """Why `auto` takes the method it takes, once for each reason."""
-        if self.recipe.method != AUTO or self.header is None:
-            return
-        _, reason = decide(self.header.encodings[index.counters.encoding], calibrated=index.calibrated)
-        if reason not in self._reasons:
+        reason = self._reason
+        if self.recipe.method == AUTO and self.header is not None:
+            _, reason = decide(self.header.encodings[index.counters.encoding], calibrated=index.calibrated)
+        if reason and reason not in self._reasons:
             self._reasons.add(reason)
             step.remarks.append(reason)
 
@@ -212,13 +215,8 @@ class ScanStream:
             noise.spool,
         )
         self.frames += 1
-        return FrameReady(
-            reference,
-            recipe,
-            method.key(encoding, self._coils, recipe),
-            method.bytes_needed(encoding, self._coils),
-            method.cost(encoding, self._coils),
-        )
+        memory, seconds = method.needs(encoding, self._coils, recipe=recipe, raw_bytes=reference.bytes)
+        return FrameReady(reference, recipe, method.key(encoding, self._coils, recipe), memory, seconds)
 
     def _only_noise(self, assembler: Assembler, step: Step) -> bool:
         """Whether the scan is a noise scan that others depend on: it has no images, and is kept for them."""

@@ -162,6 +162,24 @@ def _refined(level: NDArray[np.float64], peaks: NDArray[np.int64]) -> Times:
     return np.asarray(peaks + np.clip(shift, -0.5, 0.5), np.float64)
 
 
+def counted(times_s: Times, since_s: Times) -> Times:
+    """The times [beat] of the R waves that readouts at `times_s` count from: each was measured `since_s` after its own.
+
+    Raises ScanError where the readouts do not count, or know of one beat only.
+    """
+    if not (since_s > 0).any():
+        raise ScanError("the readouts' physiology_time_stamp counts nothing: send an ECG waveform or the counters")
+    begun = np.sort(times_s - since_s)
+    first = np.r_[True, np.diff(begun) > REFRACTORY_S]
+    if first.sum() < 2:
+        raise ScanError(
+            f"the readouts' physiology_time_stamp tells of one heartbeat in {np.ptp(times_s):.3g} s, gating needs two"
+            " R waves: correct the counters or send an ECG waveform"
+        )
+    ends = np.flatnonzero(np.r_[first[1:], True]) + 1
+    return np.array([np.median(begun[a:b]) for a, b in zip(np.flatnonzero(first), ends, strict=True)])
+
+
 def beats_of(r_waves_s: Times, *, tolerance: float = TOLERANCE) -> Beats:
     """The beats between R waves; a beat is irregular where its length is off the median's by more than `tolerance`.
 

@@ -16,7 +16,7 @@ from recon.dependency import missing
 from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
-from recon.methods import METHODS, Workbench, choose, grouping_of, plainer
+from recon.methods import METHODS, Workbench, choose, grouping_of, plainer, settle
 from recon.methods.cine import gated
 from recon.methods.null import NULL
 from recon.prepare import compressed, compressed_together, whitening
@@ -27,6 +27,7 @@ from recon.series import frames_together
 
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
     """The images of a whole scan, frame after frame; raises ReconError with the reason where it cannot be."""
+    recipe, _ = settle(recipe, scan.header)
     indices, noise = frames_of(scan, recipe)
     unwhitened = () if noise or not recipe.parameters.get("whiten") else missing(scan.header)
     cache = Cache() if cache is None else cache
@@ -41,7 +42,8 @@ def frames_of(scan: Scan, recipe: Recipe | None = None) -> tuple[list[FrameIndex
 
     They are those that counters name unless the `recipe` has others.
     """
-    assembler = Assembler(scan.header, grouping_of(recipe or Recipe()))
+    settled, _ = settle(recipe or Recipe(), scan.header)
+    assembler = Assembler(scan.header, grouping_of(settled))
     indices = [index for run in scan.readouts for index in assembler.add(run.head)]
     indices += assembler.finish()
     return indices, select(scan.readouts, assembler.noise_rows)
@@ -86,9 +88,9 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)
-    frames = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
+    frames: Iterable[Frame] = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
     calibration = _calibration(header, material, frame, recipe, workbench)
-    parts = [compressed(part, calibration, recipe["coils"]) for part in frames]
+    parts = (compressed(part, calibration, recipe["coils"]) for part in frames)
     return [image for part, known in parts for image in _run(part, known, recipe, workbench)]
 
 

@@ -18,11 +18,13 @@ from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
-from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, Recipe
-from recon.scan import Encoding
+from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, Recipe, Value
+from recon.scan import Encoding, ScanHeader
 from recon.series import grouping_over
 
-__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer"]
+__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer", "settle"]
+
+RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
 
 _OWN: Mapping[str, Method] = {
     method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, CINE_METHOD, NULL)
@@ -44,6 +46,23 @@ def _foreign(entry: EntryPoint) -> Method:
 METHODS: Mapping[str, Method] = dict(_OWN) | {entry.name: _foreign(entry) for entry in EXTENSIONS}
 
 
+def settle(recipe: Recipe, header: ScanHeader) -> tuple[Recipe, str]:
+    """`recipe` with `cine` in the place of "auto" where the header says so, for readouts are then grouped by no
+    counter; and the sentence that says which field decided, or "".
+    """
+    count = header.user.get(RETRO, 0)
+    if recipe.method != AUTO or isinstance(count, str) or not 2 <= count <= PARAMETERS["phases"].maximum:
+        return recipe, ""
+    reason = f"auto takes cine: the header's user parameter {RETRO} is {count:g}"
+    return _renamed(recipe, CINE, phases=int(count)), reason
+
+
+def _renamed(recipe: Recipe, method: str, **values: Value) -> Recipe:
+    """`recipe` for another `method`: the parameters that this one has too, and further `values`."""
+    kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
+    return replace(recipe, method=method, parameters=kept | values)
+
+
 def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
     """`recipe` with a method in the place of "auto".
 
@@ -53,10 +72,9 @@ def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
     if recipe.method != AUTO:
         return recipe
     method, _ = decide(encoding, calibrated=calibrated)
-    kept = {name: value for name, value in recipe.parameters.items() if name in METHOD_PARAMETERS[method]}
     if "fallback" in METHOD_PARAMETERS[method]:
-        kept["fallback"] = True  # what was not asked for by name may be done more plainly
-    return replace(recipe, method=method, parameters=kept)
+        return _renamed(recipe, method, fallback=True)  # what was not asked for by name may be done more plainly
+    return _renamed(recipe, method)
 
 
 def plainer(recipe: Recipe) -> Recipe | None:

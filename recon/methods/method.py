@@ -21,6 +21,7 @@ class Workbench:
 
 Run = Callable[[Frame, Calibration, Recipe, Workbench], list[Image]]
 RunJoint = Callable[[Sequence[Frame], Calibration, Recipe, Workbench], list[Image]]
+OfScan = Callable[[Encoding, int, Recipe, int], tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,13 @@ class Method:
     cost: Callable[[Encoding, int], float]
     calibration: bool = False  # whether its frames hold calibration lines too
     joint: RunJoint | None = None
+    of_scan: OfScan | None = None  # bytes and seconds of frames that are as large as their scan
+
+    def needs(self, encoding: Encoding, coils: int, *, recipe: Recipe, raw_bytes: int) -> tuple[int, float]:
+        """Bytes of memory and one CPU core's seconds for a frame whose readouts are `raw_bytes` long."""
+        if self.of_scan is not None:
+            return self.of_scan(encoding, coils, recipe, raw_bytes)
+        return self.bytes_needed(encoding, coils), self.cost(encoding, coils)
 
     def key(self, encoding: Encoding, coils: int, recipe: Recipe) -> Hashable:
         """The batch key: equal for frames of any scans that need the same plan and the same memory."""

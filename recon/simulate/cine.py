@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
@@ -36,6 +38,7 @@ def heart_cine(choice: Choice, rng: Generator) -> Measurement:
         Trajectory.CARTESIAN,
     )
     scan = header("heart-cine", encoding, coils=choice.coils, timing=CINE)
+    scan = replace(scan, user={"RetroGatedImages": CINE_PHASES, "RetroGatedSegmentSize": CINE_SEGMENT})
     r_waves_s, early = rhythm(rng, count=segments + 3, at=segments // 2)
     start_s = np.asarray(np.arange(int(1000 * r_waves_s[-1] / CINE.tr_ms)) * (CINE.tr_ms / 1000), np.float64)
     line, segment = lines(start_s, r_waves_s, early=early, matrix=n)

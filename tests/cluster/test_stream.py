@@ -32,6 +32,7 @@ from recon.mrd.wire import (
     encode_text,
     encode_waveform,
 )
+from recon.recipe import Recipe
 from recon.scan import Counters, Waveform
 from tests.cluster import scans
 
@@ -140,6 +141,17 @@ def test_a_cine_is_one_frame_with_all_waveforms_when_the_scan_ends(tmp_path: Pat
     waveforms = read_waveforms(tmp_path / "s.mrd", frames[2].frame.waveforms)
     assert [waveform.samples.shape for waveform in waveforms] == [(1, 10), (1, 10)]
     assert not frames_of(pour(make(tmp_path / "s.mrd"), DATA))[2].frame.waveforms
+
+
+def test_a_header_that_promises_gating_makes_auto_a_cine_and_says_so(tmp_path: Path) -> None:
+    header = encode_header(write_header(replace(scans.header(), user={"RetroGatedImages": 25})))
+    stream = make(tmp_path / "s.mrd")
+    steps = pour(stream, header + encode_readouts(FRAMES[0]).tobytes() + ECG + encode_readouts(FRAMES[0]).tobytes())
+    assert (frames_of(steps), stream.recipe.method) == ([], "cine")
+    last = stream.finish()
+    (frame,) = last.frames
+    assert frame.recipe == Recipe("cine", {"phases": 25}) and len(frame.frame.waveforms) == 1
+    assert last.remarks == ["auto takes cine: the header's user parameter RetroGatedImages is 25"]
 
 
 def test_more_waveforms_than_the_limit_are_refused(tmp_path: Path) -> None:
