@@ -24,7 +24,7 @@ import httpx
 
 from cluster import calls, saving
 from cluster.calls import Call, Effect, Emit, Lost, Outcome, Patience, Pause, Program, Read, Reply, Submission, Tries
-from cluster.job import LogLine, ScanRecord
+from cluster.job import LogLine, ScanRecord, check_scan_id
 from cluster.sources import Sendable, source
 from recon.scan import Image
 
@@ -186,8 +186,8 @@ class Client:
         return RemoteScan(self, self.run(calls.submit(submission, self.options.tries())))
 
     def scan(self, scan: str) -> RemoteScan:
-        """The scan with this id; raises NotFoundError."""
-        return RemoteScan(self, self.record(Call("GET", f"/v1/scans/{scan}")))
+        """The scan with this id; raises NotFoundError, or RequestError for what cannot be one."""
+        return RemoteScan(self, self.record(Call("GET", f"/v1/scans/{check_scan_id(scan)}")))
 
     def find(self, key: str) -> RemoteScan | None:
         """The scan that was submitted with this key, also while it is still coming in."""
@@ -415,7 +415,7 @@ class AsyncClient:
 
     async def scan(self, scan: str) -> AsyncRemoteScan:
         """As `Client.scan`."""
-        return AsyncRemoteScan(self, await self.record(Call("GET", f"/v1/scans/{scan}")))
+        return AsyncRemoteScan(self, await self.record(Call("GET", f"/v1/scans/{check_scan_id(scan)}")))
 
     async def find(self, key: str) -> AsyncRemoteScan | None:
         """As `Client.find`."""

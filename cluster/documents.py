@@ -8,6 +8,7 @@ from typing import Any
 
 from cluster.events import Priority, State
 from cluster.job import (
+    AcceptError,
     BusyError,
     ConflictError,
     DiskFullError,
@@ -15,9 +16,13 @@ from cluster.job import (
     EndedError,
     FailedError,
     LogLine,
+    MediaTypeError,
     NotFoundError,
     RequestError,
+    RouteError,
     ScanRecord,
+    SlowError,
+    VerbError,
 )
 from recon.errors import (
     CalibrationError,
@@ -47,6 +52,11 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     CalibrationError: ("calibration", 422, "The scan lacks what the method calibrates with"),
     ScanError: ("scan", 422, "The scan contradicts its own header"),
     RecipeError: ("recipe", 422, "The recipe is not known"),
+    MediaTypeError: ("media-type", 415, "The body's type is not taken"),
+    AcceptError: ("accept", 406, "It is not made in a type that is accepted"),
+    RouteError: ("route", 404, "Nothing is served at this path"),
+    VerbError: ("verb", 405, "The path does not take this verb"),
+    SlowError: ("slow", 408, "The request did not come in time"),
     RequestError: ("request", 422, "A parameter of the request cannot be used"),
     DeviceError: ("device", 503, "The device cannot be used"),
     DiskFullError: ("disk", 507, "The server cannot keep it on disk"),
@@ -135,8 +145,9 @@ def recipes_document() -> dict[str, Any]:
 
 def problem_schema() -> dict[str, Any]:
     """JSON Schema of `problem_document`."""
-    texts = {name: {"type": "string"} for name in ("type", "title", "detail", "scan")}
-    properties = {**texts, "status": {"type": "integer"}}
+    texts: dict[str, Any] = {name: {"type": "string"} for name in ("title", "detail", "scan")}
+    kinds = {"enum": [_URN + name for name, _, _ in _PROBLEMS.values()]}
+    properties = {"type": kinds, **texts, "status": {"type": "integer"}}
     return {"type": "object", "properties": properties, "required": ["type", "title", "status", "detail"]}
 
 

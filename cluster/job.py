@@ -2,14 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from cluster.events import Priority, State
 from recon.errors import ReconError, RefusedError
 
+_SCAN_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
+
 
 class RequestError(ReconError):
     """A parameter of a request is not what it may be."""
+
+
+class MediaTypeError(RequestError):
+    """The body is of a type that is not taken."""
+
+
+class AcceptError(RequestError):
+    """What is asked for is not made in any of the types that the client accepts."""
+
+
+class RouteError(RequestError):
+    """Nothing is served at this path."""
+
+
+class VerbError(RequestError):
+    """The path does not take this verb of HTTP."""
+
+
+class SlowError(RequestError):
+    """The request did not come in time."""
 
 
 class NotFoundError(ReconError):
@@ -108,3 +131,12 @@ def new_scan_id(now_s: float, noise: bytes) -> str:
     """26 characters that sort by time (48 bits of milliseconds) and cannot be guessed (80 bits of `noise`)."""
     number = (int(now_s * 1000) & (2**48 - 1)) << 80 | int.from_bytes(noise[:10], "big")
     return "".join(_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
+
+
+def check_scan_id(scan: str) -> str:
+    """`scan` where it may be an id, by its letters; raises RequestError for one that would be another path."""
+    if not _SCAN_ID.fullmatch(scan):
+        raise RequestError(
+            f"{scan[:40]!r} is no scan's id, expected letters and digits as `recon-cluster jobs` lists them: name one"
+        )
+    return scan

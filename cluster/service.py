@@ -211,8 +211,7 @@ class Service:
         with self._lives_lock:  # of two who ask at once, the second finds the scan alive again
             old = self.scan(scan_id)
             if scan_id in self._lives or not old.state.final:
-                words = f"scan {scan_id} is {old.state.value}, only one that has ended can run again"
-                raise ConflictError(f"{words}: wait for it, or cancel it")
+                raise _not_ended(old)
             if not self._spool.path(scan_id).exists():
                 raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
             self._admit(None)
@@ -419,6 +418,14 @@ class Do:
             self._workers.replace(command.worker)
         else:
             self._storer.put(command)
+
+
+def _not_ended(record: ScanRecord) -> ConflictError:
+    """Why a scan that is still in flight cannot run again."""
+    said = f"scan {record.id} is {record.state.value}"
+    if record.state.final:  # its last lines wait for the ledger, or it has just been asked for once more
+        return ConflictError(f"{said}, but its record is still being written: ask again in a moment", retry_after_s=1.0)
+    return ConflictError(f"{said}, only one that has ended can run again: wait for it, or cancel it")
 
 
 def _door(path: Path) -> str:

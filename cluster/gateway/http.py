@@ -28,6 +28,7 @@ from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request, Respons
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.routing import APIRoute
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -50,7 +51,19 @@ from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.gateway.sockets import drain
 from cluster.gateway.upload import Hdf5Upload, Rest, Upload, broken, feed, receive
 from cluster.intake import Intake
-from cluster.job import BusyError, DuplicateError, RequestError, ScanRecord, ScanRequest
+from cluster.job import (
+    AcceptError,
+    BusyError,
+    DuplicateError,
+    MediaTypeError,
+    NotFoundError,
+    RequestError,
+    RouteError,
+    ScanRecord,
+    ScanRequest,
+    SlowError,
+    VerbError,
+)
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
@@ -170,7 +183,7 @@ async def post_scan(
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in (MRD_TYPE, HDF5_TYPE):
-        raise HTTPException(415, f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
+        raise MediaTypeError(f"the content type is {kind!r}, expected {MRD_TYPE} or {HDF5_TYPE}: name one of them")
     _check_group(group, kind)
     if not context.uploads.take():
         context.service.refused(Refused.FULL)
@@ -347,7 +360,7 @@ def get_raw(service: ServiceOf, scan: str) -> FileResponse:
     """MRD stream or HDF5 file, as it was sent."""
     path = service.raw_path(scan)
     if not path.exists():
-        raise HTTPException(404, f"no raw data of scan {scan} are kept: look at its log")
+        raise NotFoundError(f"no raw data of scan {scan} are kept: look at its log")
     return FileResponse(path, media_type=HDF5_TYPE if path.suffix == ".h5" else MRD_TYPE, filename=path.name)
 
 
@@ -527,10 +540,21 @@ async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     return _problem(cast(ReconError, error))
 
 
-async def _on_http_error(_request: Request, error: Exception) -> JSONResponse:
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself."""
     assert isinstance(error, HTTPException)
-    document = {"type": "about:blank", "title": str(error.detail), "status": error.status_code, "detail": error.detail}
-    return JSONResponse(document, error.status_code, error.headers, PROBLEM_TYPE)
+    path, verbs = repr(request.url.path[:200]), ", ".join(_verbs(request))
+    if verbs:
+        answer = _problem(VerbError(f"{path} does not take {request.method[:20]}, it takes {verbs}: use one of them"))
+        answer.headers["allow"] = verbs
+        return answer
+    return _problem(RouteError(f"there is nothing at {path}: /openapi.json lists what there is"))
+
+
+def _verbs(request: Request) -> list[str]:
+    """What the path may be asked with."""
+    routes = [route for route in router.routes if isinstance(route, APIRoute)]
+    return sorted({verb for route in routes if route.path_regex.match(request.url.path) for verb in route.methods})
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
@@ -546,7 +570,7 @@ async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
 
 
 def choose(accept: str, offered: tuple[str, ...]) -> str:
-    """The media type of `offered` that an Accept header wants most; raises HTTPException 406."""
+    """The media type of `offered` that an Accept header wants most; raises AcceptError."""
     best, chosen = 0.0, ""
     for entry in accept.split(","):
         wanted, *parameters = (part.strip().lower() for part in entry.split(";"))
@@ -555,7 +579,7 @@ def choose(accept: str, offered: tuple[str, ...]) -> str:
             best, chosen = quality, match
     if not chosen:
         known = ", ".join(offered)
-        raise HTTPException(406, f"Accept is {accept[:200]!r}, expected one of {known}: accept one of them")
+        raise AcceptError(f"Accept is {accept[:200]!r}, expected one of {known}: accept one of them")
     return chosen
 
 
@@ -666,8 +690,7 @@ class BodyProtocol(HttpToolsProtocol):
 
     def _too_late(self) -> None:
         words = f"no complete request came within {self._header_timeout_s:g} s: send its header at once"
-        document = {"type": "about:blank", "title": "Request timeout", "status": 408, "detail": words}
-        self._part("408 Request Timeout", document)
+        self._part("408 Request Timeout", problem_document(SlowError(words)))
         self.transport.close()
 
     def _refuse(self) -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from cluster.events import Batch, Priority, State
 from cluster.job import ConflictError, DiskFullError, DuplicateError, EndedError, NotFoundError, ScanRecord, ScanRequest
+from cluster.live import LiveScan
 from cluster.service import Service
 from cluster.workers import Post, ThreadWorkers
 from recon.errors import FileError, HeaderError, LimitError, RecipeError, RefusedError, ScanError, WireError
@@ -483,6 +484,17 @@ def test_requeue_needs_an_end_and_raw_data(waiting: Service) -> None:
     waiting.raw_path(intake.scan_id).unlink()
     with pytest.raises(FileError, match=r"the raw data of scan .* are gone: send it again"):
         waiting.requeue(intake.scan_id)
+
+
+def test_requeue_of_a_scan_whose_end_is_not_written_yet(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = scans.run(service, scans.stream(scans.frames(1)))
+    monkeypatch.setattr("cluster.service._END_WAIT_S", 0.01)
+    service._lives[done.id] = LiveScan(done, service._results, resumed=True)
+    with pytest.raises(ConflictError, match=r"is done, but its record is still being written: ask again in a moment$"):
+        service.requeue(done.id)
+    del service._lives[done.id]
+    service.requeue(done.id)
+    assert service.wait(done.id, 30.0).state is State.DONE
 
 
 def test_of_two_who_requeue_at_once_one_is_told_so(tmp_path: Path) -> None:

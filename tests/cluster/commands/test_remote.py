@@ -74,3 +74,15 @@ def test_the_token_is_presented(command: str, tmp_path: Path, capsys: pytest.Cap
 def test_a_token_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["jobs", "--token-file", str(tmp_path / "none")]) == 2
     assert f"the token file {tmp_path / 'none'} cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["requeue", "cancel", "log", "images"])
+@pytest.mark.parametrize("scan", ["../cluster", "x/y", "", "x?y", "x" * 65, "%2e%2e"])
+def test_what_is_no_id_goes_to_no_server(command: str, scan: str, capsys: pytest.CaptureFixture[str]) -> None:
+    more = ["--out", "new.h5"] if command == "images" else []
+    with listening() as (url, heard):
+        assert main([command, scan, *more, "--server", url]) == 2
+    assert heard == []
+    assert f"{scan[:40]!r} is no scan's id, expected letters and digits as `recon-cluster jobs` lists them" in (
+        capsys.readouterr().err
+    )

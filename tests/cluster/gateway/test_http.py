@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 
-from cluster.documents import PROBLEM_TYPE, read_record
+from cluster.documents import PROBLEM_TYPE, problem_schema, read_record
 from cluster.events import State
 from cluster.job import ScanRecord
 from recon.errors import FileError
@@ -70,6 +70,7 @@ def check_problem(answer: httpx.Response, status: int, *words: str) -> None:
     problem = answer.json()
     assert {"type", "title", "status", "detail"} <= problem.keys()
     assert problem["status"] == status
+    assert problem["type"] in problem_schema()["properties"]["type"]["enum"]
     for word in words:
         assert word in problem["detail"]
 
@@ -281,6 +282,20 @@ def test_a_parameter_that_cannot_be_used_is_a_problem_of_its_own(http: httpx.Cli
     assert answer.json()["title"] == "A parameter of the request cannot be used"
 
 
+def test_each_refusal_of_a_request_has_a_name(http: httpx.Client, done: str) -> None:
+    kinds = {
+        "media-type": http.post("/v1/scans", content=b"x", headers={"content-type": "text/plain"}),
+        "accept": http.get(f"/v1/scans/{done}/images", headers={"accept": "text/html"}),
+        "route": http.get("/"),
+        "verb": http.post("/v1/cluster"),
+        "request": http.get("/v1/scans?limit=0"),
+        "missing": http.get("/v1/scans/nowhere"),
+    }
+    assert {kind: answer.json()["type"] for kind, answer in kinds.items()} == {
+        kind: f"urn:recon-cluster:problem:{kind}" for kind in kinds
+    }
+
+
 def test_problems_of_a_submission_tell_parameters_from_recipes(http: httpx.Client) -> None:
     kinds = {"priority=now": "request", f"name={'x' * 201}": "request", "method=magic": "recipe"}
     for query, kind in kinds.items():
@@ -364,8 +379,10 @@ def test_a_scan_that_is_not_there(http: httpx.Client, below: str) -> None:
 def test_other_things_that_are_not_there(http: httpx.Client, done: str) -> None:
     check_problem(http.delete("/v1/scans/nowhere"), 404, "'nowhere'")
     check_problem(http.post("/v1/scans/nowhere/requeue"), 404, "'nowhere'")
-    check_problem(http.get("/v2/scans"), 404)
-    check_problem(http.put("/v1/scans"), 405)
+    check_problem(http.get("/v2/scans"), 404, "there is nothing at '/v2/scans': /openapi.json lists what there is")
+    answer = http.put(f"/v1/scans/{done}")
+    check_problem(answer, 405, f"'/v1/scans/{done}' does not take PUT, it takes DELETE, GET: use one of them")
+    assert answer.headers["allow"] == "DELETE, GET"
     check_problem(http.get(f"/v1/scans/{done}/images/3.png"), 404, "3 images", "no image 3: ask for one of them")
     check_problem(http.get(f"/v1/scans/{done}/images/x.png"), 422, "number")
     for picture in ("-1.png", "-1.dcm"):
@@ -644,9 +661,9 @@ def test_silence_and_half_a_request_are_not_waited_for(tmp_path: Path) -> None:
                 while data := connection.recv(65536):
                     answer += data
             assert answer.startswith(b"HTTP/1.1 408 ")
-            assert json.loads(answer.partition(b"\r\n\r\n")[2])["detail"].startswith(
-                "no complete request came within 0.2 s"
-            )
+            problem = json.loads(answer.partition(b"\r\n\r\n")[2])
+            assert problem["type"] == "urn:recon-cluster:problem:slow"
+            assert problem["detail"].startswith("no complete request came within 0.2 s")
 
 
 @pytest.mark.parametrize("chunked", [False, True])
