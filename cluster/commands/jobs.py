@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(records: list[ScanRecord]) -> Group:
-    """Scans as a table of at most 80 columns, names and reasons on lines of their own below."""
+    """Scans as a table of at most 80 columns, names and reasons below: a line each, cut where the terminal ends."""
     shown = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("scan", "state", "method", "priority", "created", "images"):
         shown.add_column(name, no_wrap=True)
@@ -52,5 +52,10 @@ def table(records: list[ScanRecord]) -> Group:
             clock(record.created_s)[5:16],
             str(record.images),
         )
-    parts += [Text(f"{record.id} {record.reason or record.name}") for record in records if record.reason or record.name]
+    parts += [_line(record) for record in records if record.reason or record.name]
     return Group(*parts)
+
+
+def _line(record: ScanRecord) -> Text:
+    words = " ".join((record.reason or record.name).split())  # a name may hold anything, a line is one line
+    return Text(f"{record.id} {words}", no_wrap=True, overflow="ellipsis")

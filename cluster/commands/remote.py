@@ -13,6 +13,7 @@ from rich.console import Console
 from cluster.client import DEFAULT_SERVER, Client, Options
 from recon.errors import FileError
 
+_ENDLESS = 1 << 16  # columns
 Subparsers = Any  # argparse's own class for them is private
 Parser = argparse.ArgumentParser
 
@@ -38,8 +39,8 @@ def _token(path: Path | None) -> str:
 
 
 def console() -> Console:
-    """Where tables go: as wide as the terminal, or wide enough for whole lines where they go elsewhere."""
-    return Console() if sys.stdout.isatty() else Console(width=200)
+    """Where tables go: as wide as the terminal, or as wide as any line of theirs where they go elsewhere."""
+    return Console() if sys.stdout.isatty() else Console(width=_ENDLESS)
 
 
 def clock(time_s: float) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from cluster.client import Client
 from cluster.commands import jobs
-from cluster.commands.remote import Subparsers, add_server, connect, console, size
+from cluster.commands.remote import Subparsers, add_server, connect, console
 from cluster.job import ScanRecord
 
 _RECENT = 20
@@ -55,14 +55,14 @@ def view(cluster: dict[str, Any], records: list[ScanRecord]) -> Group:
 
 
 def _workers(workers: list[dict[str, Any]]) -> Table:
-    shown = Table("worker", "device", "memory", "batches", "frames", "running", box=None)
+    shown = Table("worker", "device", "memory, GB", "batches held", "frames held", "running for, s", box=None)
     for worker in workers:
         shown.add_row(
             worker["worker"],
             worker["device"],
-            size(worker["memory_bytes"]),
+            f"{worker['memory_bytes'] / 1e9:.1f}",
             str(worker["batches"]),
             str(worker["frames"]),
-            f"{worker['running_s']:.2f} s",
+            f"{worker['running_s']:.2f}",
         )
     return shown

@@ -554,7 +554,8 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
 def _verbs(request: Request) -> list[str]:
     """What the path may be asked with."""
     routes = [route for route in router.routes if isinstance(route, APIRoute)]
-    return sorted({verb for route in routes if route.path_regex.match(request.url.path) for verb in route.methods})
+    matching = [route for route in routes if route.path_regex.match(request.url.path)]
+    return sorted({verb for route in matching for verb in route.methods or ()})
 
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
