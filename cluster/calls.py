@@ -6,6 +6,7 @@ outcomes. It does no I/O; `cluster.client` has one small driver per kind of clie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
@@ -76,9 +77,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer, or no more of it: the connection failed."""
+    """No answer, or no more of it: the connection failed.
+
+    `unsent`: there was none, so that nothing was said over it. `attempt_s` is how long a further attempt may take.
+    """
 
     reason: str
+    unsent: bool = False
+    attempt_s: float = 0.0
 
 
 Effect = Call | Read | Pause | Emit
@@ -89,49 +95,84 @@ Program = Generator[Effect, Any, T]
 # ---- one request, tried as often as it makes sense ----
 
 
-class Tries:
-    """Counts attempts without progress and says how long to pause; `random` in [0, 1) spreads clients apart."""
+def unsaid(_words: str) -> None:
+    """Nobody listens."""
 
-    def __init__(self, patience: Patience, random: Callable[[], float]) -> None:
+
+class Tries:
+    """Counts attempts without progress and says how long to pause; `random` in [0, 1) spreads clients apart.
+
+    `notice` is told in a sentence, once until there is progress, that attempts go on.
+    """
+
+    def __init__(
+        self,
+        patience: Patience,
+        random: Callable[[], float],
+        *,
+        server: str = "the server",
+        notice: Callable[[str], None] = unsaid,
+    ) -> None:
+        self.reached = False  # it answered once
         self._patience = patience
         self._random = random
+        self._server = server
+        self._notice = notice
         self._failed = 0
 
     def progress(self) -> None:
         """Something arrived: start counting anew."""
         self._failed = 0
 
-    def pause(self, error: LostError | RefusedError, *, again: bool = True) -> Pause:
-        """The pause before the next attempt; raises `error` when there is none to come."""
+    def pause(self, error: LostError | RefusedError, *, again: bool = True, attempt_s: float = 0.0) -> Pause:
+        """The pause before the next attempt, which may take `attempt_s`; raises `error` when there is none to come."""
         self._failed += 1
         if not again or self._failed >= self._patience.attempts:
             raise error
-        if not isinstance(error, RefusedError):
-            return Pause(self._backoff())
+        if isinstance(error, RefusedError):
+            return self._asked_to_wait(error)
+        if self._failed == 1:
+            what = f"the server at {self._server} went away" if self.reached else f"no server at {self._server} yet"
+            self._notice(f"{what}, trying for {math.ceil(self._left_s(attempt_s))} s")
+        return Pause(self._backoff())
+
+    def _asked_to_wait(self, error: RefusedError) -> Pause:
         if error.retry_after_s is None or error.retry_after_s > self._patience.longest_pause_s:
             raise error
-        return Pause(max(error.retry_after_s, self._backoff()))
+        pause = Pause(max(error.retry_after_s, self._backoff()))
+        if self._failed == 1:
+            self._notice(f"{error}; trying again in {math.ceil(pause.seconds)} s")
+        return pause
+
+    def _left_s(self, attempt_s: float) -> float:
+        """How long the attempts that are left take at most."""
+        return sum(self._longest(number) + attempt_s for number in range(self._failed, self._patience.attempts))
+
+    def _longest(self, number: int) -> float:
+        return min(self._patience.longest_pause_s, self._patience.first_pause_s * 2.0 ** (number - 1))
 
     def _backoff(self) -> float:
-        most = min(self._patience.longest_pause_s, self._patience.first_pause_s * 2.0 ** (self._failed - 1))
-        return most * (0.5 + 0.5 * self._random())
+        return self._longest(self._failed) * (0.5 + 0.5 * self._random())
 
 
 def request(call: Call, tries: Tries) -> Program[Reply]:
     """The good answer to `call`; raises what the server's problem document says, or LostError."""
     while True:
-        outcome = yield call
+        outcome: Reply | Lost = yield call
+        if isinstance(outcome, Lost):
+            lost = LostError(outcome.reason)
+            yield tries.pause(lost, again=call.again or outcome.unsent, attempt_s=outcome.attempt_s)
+            continue
+        tries.reached = True
         error = _failure(outcome)
         if error is None:
-            return outcome  # type: ignore[no-any-return]  # a driver answers a Call with Reply or Lost
+            return outcome
         if not isinstance(error, LostError | RefusedError):
             raise error
         yield tries.pause(error, again=call.again)
 
 
-def _failure(outcome: Reply | Lost) -> ReconError | None:
-    if isinstance(outcome, Lost):
-        return LostError(outcome.reason)
+def _failure(outcome: Reply) -> ReconError | None:
     if outcome.status < 400:
         return None
     if isinstance(outcome.document, dict) and "detail" in outcome.document:

@@ -23,18 +23,33 @@ from typing import Any, TypeVar
 import httpx
 
 from cluster import calls, saving
-from cluster.calls import Call, Effect, Emit, Lost, Outcome, Patience, Pause, Program, Read, Reply, Submission, Tries
+from cluster.calls import (
+    Call,
+    Effect,
+    Emit,
+    Lost,
+    Outcome,
+    Patience,
+    Pause,
+    Program,
+    Read,
+    Reply,
+    Submission,
+    Tries,
+    unsaid,
+)
 from cluster.job import LogLine, ScanRecord, check_scan_id
 from cluster.sources import Sendable, source
 from recon.scan import Image
 
 T = TypeVar("T")
 DEFAULT_SERVER = "http://127.0.0.1:8080"
+_FIRST_CONNECT_S = 1.0  # a host that swallows packets is noticed, and told of, before the longer attempts begin
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a client connects: its patience, how long connecting and silence may last, and its sources of chance."""
+    """How a client connects: its patience, how long connecting and silence may last, chance, and who hears of it."""
 
     patience: Patience = field(default_factory=Patience)
     connect_timeout_s: float = 5.0
@@ -43,10 +58,11 @@ class Options:
     token: str = ""
     new_key: Callable[[], str] = field(default=lambda: secrets.token_hex(16))
     random: Callable[[], float] = random.random
+    notice: Callable[[str], None] = unsaid  # told in a sentence when the server does not answer and attempts go on
 
-    def tries(self) -> Tries:
+    def tries(self, server: str) -> Tries:
         """A fresh count of attempts."""
-        return Tries(self.patience, self.random)
+        return Tries(self.patience, self.random, server=server, notice=self.notice)
 
 
 # A dead peer is noticed within a minute even while the client only waits for it.
@@ -65,20 +81,19 @@ def _common(server: str, options: Options) -> dict[str, Any]:
     return {
         "base_url": server,
         "headers": {"authorization": f"Bearer {options.token}"} if options.token else {},
-        "timeout": httpx.Timeout(options.silence_timeout_s, connect=options.connect_timeout_s),
     }
 
 
-def _request(call: Call, options: Options) -> dict[str, Any]:
-    request: dict[str, Any] = {
+def _request(call: Call, options: Options, *, first: bool) -> dict[str, Any]:
+    connect_s = min(_FIRST_CONNECT_S, options.connect_timeout_s) if first else options.connect_timeout_s
+    silence_s = options.silence_timeout_s if call.body is None else options.accept_timeout_s
+    return {
         "method": call.method,
         "url": call.path,
         "params": call.params,
         "headers": {"accept": "application/json", **call.headers},
+        "timeout": httpx.Timeout(silence_s, connect=connect_s),
     }
-    if call.body is not None:
-        request["timeout"] = httpx.Timeout(options.accept_timeout_s, connect=options.connect_timeout_s)
-    return request
 
 
 def _reply(response: httpx.Response, *, read: bool) -> Reply:
@@ -89,9 +104,11 @@ def _reply(response: httpx.Response, *, read: bool) -> Reply:
     return Reply(response.status_code, response.headers, document)
 
 
-def _lost(error: Exception, server: object) -> Lost:
+def _lost(error: Exception, server: object, options: Options) -> Lost:
     what = str(error) or type(error).__name__
-    return Lost(f"the server at {server} cannot be reached or went away ({what}): check its address and that it runs")
+    words = f"the server at {server} cannot be reached or went away ({what}): check its address and that it runs"
+    unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+    return Lost(words, unsent, options.connect_timeout_s if isinstance(error, httpx.ConnectTimeout) else 0.0)
 
 
 def _unseen(_record: ScanRecord) -> None:
@@ -107,6 +124,7 @@ class _Exchange:
     def __init__(self, http: httpx.Client, options: Options) -> None:
         self._http = http
         self._options = options
+        self._first = True  # attempt
         self._response: httpx.Response | None = None
         self._pieces: Iterator[bytes] = iter(())
 
@@ -121,7 +139,7 @@ class _Exchange:
                 case Pause(seconds):
                     time.sleep(seconds)
         except (httpx.HTTPError, httpx.StreamError) as error:
-            return _lost(error, self._http.base_url)
+            return _lost(error, self._http.base_url, self._options)
         return None
 
     def close(self) -> None:
@@ -132,7 +150,8 @@ class _Exchange:
     def _call(self, call: Call) -> Reply:
         self.close()
         body = call.body() if call.body is not None else None
-        request = self._http.build_request(**_request(call, self._options), content=body)
+        request = self._http.build_request(**_request(call, self._options, first=self._first), content=body)
+        self._first = False
         response = self._response = self._http.send(request, stream=True)
         read = not call.streamed or response.status_code >= 400
         if read:
@@ -183,7 +202,7 @@ class Client:
         Raises RefusedError, LostError, or what is wrong with the scan (InputError, LimitError, ScanError, RecipeError).
         """
         submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
-        return RemoteScan(self, self.run(calls.submit(submission, self.options.tries())))
+        return RemoteScan(self, self.run(calls.submit(submission, self.tries())))
 
     def scan(self, scan: str) -> RemoteScan:
         """The scan with this id; raises NotFoundError, or RequestError for what cannot be one."""
@@ -191,12 +210,12 @@ class Client:
 
     def find(self, key: str) -> RemoteScan | None:
         """The scan that was submitted with this key, also while it is still coming in."""
-        records = self.run(calls.records_of(_with_key(key), self.options.tries()))
+        records = self.run(calls.records_of(_with_key(key), self.tries()))
         return RemoteScan(self, records[0]) if records else None
 
     def scans(self, *, state: str = "", limit: int = 100) -> list[ScanRecord]:
         """The newest scans, newest first."""
-        return self.run(calls.records_of(_listing(state, limit), self.options.tries()))
+        return self.run(calls.records_of(_listing(state, limit), self.tries()))
 
     def cluster(self) -> dict[str, Any]:
         """Workers, queue and batches."""
@@ -208,15 +227,19 @@ class Client:
 
     def events(self) -> Iterator[tuple[str, str]]:
         """(name, JSON text) of what happens on the server, from now on; raises LostError with the connection."""
-        return self.stream(calls.events("/v1/events", self.options.tries()))
+        return self.stream(calls.events("/v1/events", self.tries()))
+
+    def tries(self) -> Tries:
+        """A fresh count of attempts."""
+        return self.options.tries(str(self._http.base_url))
 
     def record(self, call: Call) -> ScanRecord:
         """The record that answers `call`."""
-        return self.run(calls.record_of(call, self.options.tries()))
+        return self.run(calls.record_of(call, self.tries()))
 
     def document(self, path: str) -> dict[str, Any]:
         """The JSON object at `path`."""
-        return self.run(calls.document_of(Call("GET", path), self.options.tries()))
+        return self.run(calls.document_of(Call("GET", path), self.tries()))
 
     def run(self, program: Program[T]) -> T:
         """What `program` returns."""
@@ -263,7 +286,7 @@ class RemoteScan:
 
         Raises FailedError, after the images there are, when the scan ended in any way but `done`.
         """
-        return self._client.stream(calls.images(self.id, self._client.options.tries(), start=start, follow=follow))
+        return self._client.stream(calls.images(self.id, self._client.tries(), start=start, follow=follow))
 
     def status(self) -> ScanRecord:
         """The record as it is now."""
@@ -274,7 +297,7 @@ class RemoteScan:
         """The record once the scan has ended, told to `progress` until then; raises TimeoutError after `timeout_s`."""
         options = self._client.options
         limits = calls.Waiting(options.patience.poll_s, timeout_s, progress)
-        program = calls.wait(self.id, options.tries(), limits)
+        program = calls.wait(self.id, self._client.tries(), limits)
         self.record = self._client.run(program)
         return self.record
 
@@ -290,11 +313,11 @@ class RemoteScan:
 
     def log(self) -> list[LogLine]:
         """What happened, line by line."""
-        return self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.options.tries()))
+        return self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.tries()))
 
     def events(self) -> Iterator[tuple[str, str]]:
         """(name, JSON text) of what happens to the scan, from now until its end; raises LostError as it is lost."""
-        return self._client.stream(calls.events(self._path("/events"), self._client.options.tries()))
+        return self._client.stream(calls.events(self._path("/events"), self._client.tries()))
 
     def raw(self) -> Iterator[bytes]:
         """The raw data as received."""
@@ -311,7 +334,7 @@ class RemoteScan:
 
     def _download(self, path: str, accept: str, *, restart: Callable[[], None] | None) -> Iterator[bytes]:
         call = Call("GET", path, headers={"accept": accept}, streamed=True)
-        return self._client.stream(calls.download(call, self._client.options.tries(), restart=restart))
+        return self._client.stream(calls.download(call, self._client.tries(), restart=restart))
 
     def _path(self, below: str = "") -> str:
         return f"/v1/scans/{self.id}{below}"
@@ -334,6 +357,7 @@ class _AsyncExchange:
     def __init__(self, http: httpx.AsyncClient, options: Options) -> None:
         self._http = http
         self._options = options
+        self._first = True  # attempt
         self._response: httpx.Response | None = None
         self._pieces: AsyncIterator[bytes] | None = None
 
@@ -348,7 +372,7 @@ class _AsyncExchange:
                 case Pause(seconds):
                     await asyncio.sleep(seconds)
         except (httpx.HTTPError, httpx.StreamError) as error:
-            return _lost(error, self._http.base_url)
+            return _lost(error, self._http.base_url, self._options)
         return None
 
     async def close(self) -> None:
@@ -359,7 +383,8 @@ class _AsyncExchange:
     async def _call(self, call: Call) -> Reply:
         await self.close()
         body = _in_thread(call.body()) if call.body is not None else None
-        request = self._http.build_request(**_request(call, self._options), content=body)
+        request = self._http.build_request(**_request(call, self._options, first=self._first), content=body)
+        self._first = False
         response = self._response = await self._http.send(request, stream=True)
         read = not call.streamed or response.status_code >= 400
         if read:
@@ -411,7 +436,7 @@ class AsyncClient:
     ) -> AsyncRemoteScan:
         """As `Client.submit`; the content is read, and `progress` called, in a thread."""
         submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
-        return AsyncRemoteScan(self, await self.run(calls.submit(submission, self.options.tries())))
+        return AsyncRemoteScan(self, await self.run(calls.submit(submission, self.tries())))
 
     async def scan(self, scan: str) -> AsyncRemoteScan:
         """As `Client.scan`."""
@@ -419,12 +444,12 @@ class AsyncClient:
 
     async def find(self, key: str) -> AsyncRemoteScan | None:
         """As `Client.find`."""
-        records = await self.run(calls.records_of(_with_key(key), self.options.tries()))
+        records = await self.run(calls.records_of(_with_key(key), self.tries()))
         return AsyncRemoteScan(self, records[0]) if records else None
 
     async def scans(self, *, state: str = "", limit: int = 100) -> list[ScanRecord]:
         """As `Client.scans`."""
-        return await self.run(calls.records_of(_listing(state, limit), self.options.tries()))
+        return await self.run(calls.records_of(_listing(state, limit), self.tries()))
 
     async def cluster(self) -> dict[str, Any]:
         """As `Client.cluster`."""
@@ -436,15 +461,19 @@ class AsyncClient:
 
     def events(self) -> AsyncIterator[tuple[str, str]]:
         """As `Client.events`."""
-        return self.stream(calls.events("/v1/events", self.options.tries()))
+        return self.stream(calls.events("/v1/events", self.tries()))
+
+    def tries(self) -> Tries:
+        """As `Client.tries`."""
+        return self.options.tries(str(self._http.base_url))
 
     async def record(self, call: Call) -> ScanRecord:
         """As `Client.record`."""
-        return await self.run(calls.record_of(call, self.options.tries()))
+        return await self.run(calls.record_of(call, self.tries()))
 
     async def document(self, path: str) -> dict[str, Any]:
         """As `Client.document`."""
-        return await self.run(calls.document_of(Call("GET", path), self.options.tries()))
+        return await self.run(calls.document_of(Call("GET", path), self.tries()))
 
     async def run(self, program: Program[T]) -> T:
         """As `Client.run`."""
@@ -491,7 +520,7 @@ class AsyncRemoteScan:
 
     def images(self, *, start: int = 0, follow: bool = True) -> AsyncIterator[Image]:
         """As `RemoteScan.images`."""
-        return self._client.stream(calls.images(self.id, self._client.options.tries(), start=start, follow=follow))
+        return self._client.stream(calls.images(self.id, self._client.tries(), start=start, follow=follow))
 
     async def status(self) -> ScanRecord:
         """As `RemoteScan.status`."""
@@ -504,7 +533,7 @@ class AsyncRemoteScan:
         """As `RemoteScan.wait`."""
         options = self._client.options
         limits = calls.Waiting(options.patience.poll_s, timeout_s, progress)
-        program = calls.wait(self.id, options.tries(), limits)
+        program = calls.wait(self.id, self._client.tries(), limits)
         self.record = await self._client.run(program)
         return self.record
 
@@ -520,11 +549,11 @@ class AsyncRemoteScan:
 
     async def log(self) -> list[LogLine]:
         """As `RemoteScan.log`."""
-        return await self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.options.tries()))
+        return await self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.tries()))
 
     def events(self) -> AsyncIterator[tuple[str, str]]:
         """As `RemoteScan.events`."""
-        return self._client.stream(calls.events(self._path("/events"), self._client.options.tries()))
+        return self._client.stream(calls.events(self._path("/events"), self._client.tries()))
 
     def raw(self) -> AsyncIterator[bytes]:
         """As `RemoteScan.raw`."""
@@ -541,7 +570,7 @@ class AsyncRemoteScan:
 
     def _download(self, path: str, accept: str, *, restart: Callable[[], None] | None) -> AsyncIterator[bytes]:
         call = Call("GET", path, headers={"accept": accept}, streamed=True)
-        return self._client.stream(calls.download(call, self._client.options.tries(), restart=restart))
+        return self._client.stream(calls.download(call, self._client.tries(), restart=restart))
 
     def _path(self, below: str = "") -> str:
         return f"/v1/scans/{self.id}{below}"

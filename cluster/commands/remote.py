@@ -26,7 +26,11 @@ def add_server(parser: Parser) -> None:
 
 def connect(args: argparse.Namespace) -> Client:
     """The client for `args`; raises FileError when the token cannot be read."""
-    return Client(args.server, options=Options(token=_token(args.token_file)))
+    return Client(args.server, options=Options(token=_token(args.token_file), notice=_say))
+
+
+def _say(words: str) -> None:
+    print(words, file=sys.stderr, flush=True)
 
 
 def _token(path: Path | None) -> str:

@@ -319,6 +319,39 @@ def test_pauses_grow_and_honour_the_server() -> None:
         tries.pause(RefusedError("x"))
 
 
+def test_a_host_that_takes_no_connection_is_told_of(server: Running) -> None:
+    """A listener whose backlog is full lets further connections wait, as a host that swallows packets does."""
+    said: list[str] = []
+    patience = Patience(attempts=3, first_pause_s=0.01)
+    options = replace(QUICK, patience=patience, connect_timeout_s=0.2, notice=said.append)
+    with socket.socket() as listener, socket.socket() as first:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        first.connect(listener.getsockname())
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with Client(url, options=options) as client, pytest.raises(LostError, match="cannot be reached"):
+            client.submit(iter([b"x"]))  # nothing of it was sent: it is tried again
+    # Two attempts of 0.2 s and two pauses of at most 0.01 and 0.02 s, in whole seconds.
+    assert said == [f"no server at {url} yet, trying for 1 s"]
+
+
+def test_one_word_for_each_time_of_silence() -> None:
+    said: list[str] = []
+    tries = Tries(Patience(attempts=4, first_pause_s=1.0), lambda: 1.0, server="S", notice=said.append)
+    for _ in range(2):
+        tries.pause(LostError("x"), attempt_s=5.0)
+    tries.progress()
+    tries.reached = True
+    tries.pause(LostError("x"))
+    tries.progress()
+    tries.pause(RefusedError("full: send it again", retry_after_s=2.0))
+    assert said == [
+        "no server at S yet, trying for 22 s",  # 1 + 2 + 4 s of pauses, three attempts of 5 s
+        "the server at S went away, trying for 7 s",
+        "full: send it again; trying again in 2 s",
+    ]
+
+
 # ---- handles ----
 
 

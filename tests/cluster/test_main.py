@@ -175,8 +175,26 @@ def test_a_server_that_is_not_there_is_5(
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the pauses between attempts
     with socket.create_server(("127.0.0.1", 0)) as unused:
         nobody = f"http://127.0.0.1:{unused.getsockname()[1]}"
-    check_failure(["submit", str(file), "--server", nobody], 5, capsys, nobody, "cannot be reached")
-    check_failure(["jobs", "--server", nobody], 5, capsys, nobody, "cannot be reached")
+    for words in (["submit", str(file)], ["jobs"]):
+        assert main([*words, "--server", nobody]) == 5
+        waiting, complaint = capsys.readouterr().err.splitlines()
+        # Five pauses of at most 0.2, 0.4, 0.8, 1.6 and 3.2 s.
+        assert waiting == f"no server at {nobody} yet, trying for 7 s"
+        assert nobody in complaint
+        assert "cannot be reached" in complaint
+
+
+def test_a_server_that_comes_later_is_waited_for(tmp_path: Path) -> None:
+    """Also where standard error is no terminal; the command says so before the server is there."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    words = [sys.executable, "-m", "cluster", "jobs", "--json", "--server", f"http://127.0.0.1:{port}"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == f"no server at http://127.0.0.1:{port} yet, trying for 7 s\n"
+        with running(tmp_path, http_port=port):
+            said, complaint = process.communicate(timeout=30.0)
+    assert (process.returncode, json.loads(said), complaint) == (0, [], "")
 
 
 @pytest.mark.parametrize(

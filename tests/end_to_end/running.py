@@ -29,9 +29,9 @@ class Running:
 
 
 @contextmanager
-def running(data: Path, workers: Workers | None = None, **changes: object) -> Iterator[Running]:
+def running(data: Path, workers: Workers | None = None, *, http_port: int = 0, **changes: object) -> Iterator[Running]:
     """A server in this process, with worker threads unless others are given."""
-    listeners = sockets.bind("127.0.0.1", 0), sockets.bind("127.0.0.1", 0)
+    listeners = sockets.bind("127.0.0.1", 0), sockets.bind("127.0.0.1", http_port)
     with scans.serving(data, workers, **changes) as service:
         mrd, http = MrdGateway(service, listeners[0]), HttpGateway(service, listeners[1])
         places = [sockets.address(listener) for listener in listeners]
