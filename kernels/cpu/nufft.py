@@ -23,7 +23,7 @@ FINEST_EPS, COARSEST_EPS = 1e-5, 1e-2
 MARGIN = 0.25
 # Measured: single precision reaches 6e-8 relative error per voxel of the longest axis, whatever accuracy is asked for.
 SINGLE_ERROR_PER_VOXEL = 1e-7
-SPREAD_EPS = 1e-6  # of the point spread function: well below the 2e-5 that its convolution may differ by
+SPREAD_EPS = 1e-6  # of the point spread function, and so of the convolution: well below any eps
 # The smaller of FINUFFT's two oversampled grids is up to 4 times faster; below this, single precision spoils it.
 FINEST_SMALL_GRID_EPS = 2.4e-5
 

@@ -10,12 +10,18 @@ import pytest
 
 from kernels.contract import Real
 from kernels.plan import (
+    COARSEST_EPS,
+    FINEST_EPS,
     KERNELS,
     POINTS_PER_BLOCK,
+    RARE,
+    RARE_SIGMAS,
     Geometry,
     Spreading,
+    expected_error,
     nufft_bytes,
     plan_geometry,
+    rare_ratio,
     spreading,
     transform,
 )
@@ -209,6 +215,76 @@ def test_the_table_of_kernels_is_what_their_transforms_say(sigma: float, width: 
     assert at(factor)[0] == pytest.approx(error, rel=0.02)
     assert at(factor)[1] == pytest.approx(edge, rel=0.06)
     assert at(factor)[0] <= min(at(factor - 0.03)[0], at(factor + 0.03)[0])
+
+
+WIDTHS = [(sigma, width) for sigma, widths in KERNELS.items() for width in widths]
+# Of one voxel, the adjoint is one number, which may be as near to zero as it likes.
+SHORT = ((16,), (9, 1), (8, 7, 6))
+OTHERS = ((64,), (15,), (4,), (32, 5), (16, 16), (13, 18), (3, 3), (2, 2, 2))
+
+
+def on_grid(geometry: Geometry) -> np.ndarray:
+    """What the plan takes exp(−i k·r) for: [point in plan order, voxel]."""
+    product_over_axes = np.ones((geometry.points, 1))
+    for axis, (size, fine) in enumerate(zip(geometry.shape, geometry.fine, strict=True)):
+        voxel = np.arange(size) - size // 2
+        cells = geometry.start[:, axis, np.newaxis] + np.arange(geometry.spreading.width)
+        waves = np.exp(-2j * pi / fine * cells[..., np.newaxis] * voxel)
+        along = (geometry.weights[:, axis, np.newaxis] @ waves)[:, 0] / geometry.deapodise[axis]
+        product_over_axes = (product_over_axes[:, :, np.newaxis] * along[:, np.newaxis]).reshape(geometry.points, -1)
+    return product_over_axes
+
+
+def errors_of_draws(shape: tuple[int, ...], *, sigma: float, eps: float, seed: int, draws: int = 50) -> np.ndarray:
+    """Relative errors of both directions, for `draws` random images and as many random k-spaces at random points."""
+    rng = np.random.default_rng(seed)
+    points = uniform(rng, 151, len(shape))
+    geometry = plan_geometry(points, shape, eps=eps, sigma=sigma)
+    voxels = np.stack(np.meshgrid(*(np.arange(n) - n // 2 for n in shape), indexing="ij"), axis=-1)
+    exact = np.exp(-1j * points[geometry.order].astype(np.float64) @ voxels.reshape(-1, len(shape)).T)
+    wrong = on_grid(geometry) - exact
+    x, y = noise(rng, exact.shape[1], draws), noise(rng, 151, draws)
+    pairs = [(wrong @ x, exact @ x), (wrong.conj().T @ y, exact.conj().T @ y)]
+    return np.concatenate([np.linalg.norm(bad, axis=0) / np.linalg.norm(good, axis=0) for bad, good in pairs])
+
+
+def assert_eps_is_kept(shape: tuple[int, ...], sigma: float, width: int, *, seeds: range) -> None:
+    """At the smallest eps that `width` is chosen for, no draw is above eps, nor is one of a million expected to be."""
+    eps = expected_error(width, sigma, shape) * (1 + 1e-9)
+    if not FINEST_EPS[sigma] <= eps <= COARSEST_EPS:
+        eps = FINEST_EPS[sigma]  # it is chosen for no grid of this shape, or for all that are too small for the others
+    found = np.concatenate([errors_of_draws(shape, sigma=sigma, eps=eps, seed=seed) for seed in seeds])
+    assert found.max() <= eps
+
+
+def test_matrices_of_the_plan_are_what_the_grid_computes(rng: np.random.Generator) -> None:
+    points, x = uniform(rng, 40, 2), noise(rng, 9, 6)
+    geometry = plan_geometry(points, (9, 6), eps=1e-2)
+    found = on_grid(geometry) @ x.ravel()
+    assert_near(found, gridded.forward(geometry, x)[geometry.order], 1e-12)  # both in double precision
+
+
+@pytest.mark.parametrize("shape", SHORT, ids=str)
+@pytest.mark.parametrize(("sigma", "width"), WIDTHS)
+def test_eps_is_kept_where_a_width_is_only_just_chosen(sigma: float, width: int, shape: tuple[int, ...]) -> None:
+    assert_eps_is_kept(shape, sigma, width, seeds=range(10))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shape", SHORT + OTHERS, ids=str)
+@pytest.mark.parametrize(("sigma", "width"), WIDTHS)
+def test_eps_is_kept_by_many_draws(sigma: float, width: int, shape: tuple[int, ...]) -> None:
+    assert_eps_is_kept(shape, sigma, width, seeds=range(1000, 1060))
+
+
+def test_rare_ratios_are_those_of_independent_energies() -> None:
+    special = pytest.importorskip("scipy.special")
+    stats = pytest.importorskip("scipy.stats")
+    assert special.ndtr(-RARE_SIGMAS) == pytest.approx(RARE, rel=1e-4)
+    for some, every in ((1, 9), (1, 256), (2, 18), (16, 256), (42, 336), (256, 65536)):
+        exact = stats.f.isf(RARE, 2 * some, 2 * every)
+        assert exact <= rare_ratio(some, every) <= 1.1 * exact
+    assert rare_ratio(1, 1) == float("inf")
 
 
 def test_the_transform_is_the_sum_over_a_fine_grid() -> None:
