@@ -5,6 +5,7 @@
 VENV := .venv
 RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DEV := $(VENV)/.installed-dev
 ARGS ?=
 
 # An interpreter qualifies if it is new enough and can make an environment; constraints.txt was tested with the first name.
@@ -18,7 +19,7 @@ ifdef PYTHON
 VERSION := import sys; print(*sys.version_info[:2])
 ifneq ($(shell { $(PYTHON) -c '$(VERSION)'; } 2>/dev/null),$(shell { $(RUN) -c '$(VERSION)'; } 2>/dev/null))
 FRESH := --clear
-.PHONY: $(STAMP)
+.PHONY: $(STAMP) $(DEV)
 endif
 endif
 
@@ -33,17 +34,17 @@ help:
 demo: $(STAMP)
 	$(VENV)/bin/recon-cluster demo $(ARGS)
 
-test: $(STAMP)
+test: $(DEV)
 	$(RUN) -m pytest $(ARGS)
 
-check: $(STAMP)
+check: $(DEV)
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
 	$(RUN) -m pytest tests/test_house.py
 
-bench: $(STAMP)
+bench: $(DEV)
 	$(VENV)/bin/recon-cluster bench ingest $(ARGS)
 	$(VENV)/bin/recon-cluster bench load $(ARGS)
 
@@ -52,11 +53,14 @@ gpu:
 	$(or $(PYTHON),python3) -m bench.gpu $(ARGS)
 	$(or $(PYTHON),python3) -m bench.cuda
 
-$(STAMP): pyproject.toml constraints.txt
+# What runs needs no test tools: `make demo` leaves the extra `dev` out.
+$(STAMP): WANTED := .
+$(DEV): WANTED := '.[dev]'
+$(STAMP) $(DEV): pyproject.toml constraints.txt
 	@"$(CHOSEN)" -c '$(QUALIFIES)' 2>/dev/null || { \
 	  echo "No usable Python: found '$(CHOSEN)', wanted Python 3.11 or newer with its venv module;" \
 	       "install one (Debian: python3.11 and python3.11-venv) or name it: PYTHON=/path/to/python make $(MAKECMDGOALS)" >&2; exit 1; }
 	@[ -x $(RUN) ] && [ -z "$(FRESH)" ] || "$(CHOSEN)" -m venv --clear $(VENV)
 	@echo "installing into $(VENV): a few minutes the first time"
-	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
-	@touch $@
+	$(RUN) -m pip install --disable-pip-version-check -c constraints.txt -e $(WANTED)
+	@touch $(STAMP) $@

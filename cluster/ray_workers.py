@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -135,6 +136,9 @@ class RayWorkers(Lanes):
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         # Ray gives workers the lowest priority but one: beside a busy gateway, images waited seconds instead of 70 ms.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        if self._address == LOCAL and "ray" not in sys.modules:
+            # What Ray does anyway for a cluster of its own; asked for by name, it does so without a warning.
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
         import ray
 
         self._ray = ray

@@ -45,11 +45,14 @@ class Served:
 
 
 @contextmanager
-def served(data: Path, *options: str) -> Iterator[Served]:
-    """`recon-cluster serve` on free ports."""
+def served(data: Path, *options: str, log: Path | None = None) -> Iterator[Served]:
+    """`recon-cluster serve` on free ports; standard error goes to `log`."""
     words = ("serve", "--data", str(data), "--mrd", "127.0.0.1:0", "--http", "127.0.0.1:0", *options)
     command = [sys.executable, "-m", "cluster", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        (log or Path(os.devnull)).open("w") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors if log else None, text=True) as process,
+    ):
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -99,14 +102,20 @@ def test_scans_through_both_doors(tmp_path: Path, options: tuple[str, ...]) -> N
 
 @pytest.mark.timeout(240)
 def test_ray_listens_on_loopback_only(tmp_path: Path) -> None:
-    with served(tmp_path, "--ray", "local", "--workers", "1", "--device", "cpu") as server:
+    log = tmp_path / "log"
+    with served(tmp_path / "data", "--ray", "local", "--workers", "1", "--device", "cpu", log=log) as server:
         mine = _descendants(server.process.pid)
+        modes = {line for pid in mine for line in _environment(pid) if line.startswith(b"RAY_AUTH_MODE")}
         listening = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
         sockets = {fields[9]: fields[1] for fields in listening if fields[3] == "0A"}
         open_here = {inode for pid in mine for inode in _inodes(pid)}
         addresses = {sockets[inode].partition(":")[0] for inode in open_here & sockets.keys()}
         server.signal(signal.SIGTERM)
         assert server.process.wait(30.0) == 0
+    assert modes == {b"RAY_AUTH_MODE=token"}
+    # Of Ray's own words only that it started: its advice about tokens is for clusters that others can reach.
+    said = log.read_text(encoding="utf-8").splitlines()
+    assert [line for line in said if "WARNING" in line or "oken" in line] == []
     assert addresses == {"0100007F"}  # 127.0.0.1 in the kernel's byte order
 
 
@@ -120,6 +129,13 @@ def _descendants(pid: int) -> list[int]:
         if parent == pid:
             found += _descendants(int(entry.parent.name))
     return found
+
+
+def _environment(pid: int) -> list[bytes]:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []  # it ended while we looked
 
 
 def _inodes(pid: int) -> Iterator[str]:
