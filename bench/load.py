@@ -53,11 +53,11 @@ def overhead(plan: Plan) -> list[Row]:
 
 
 def _overhead(name: str, load: Load, plan: Plan) -> list[Row]:
+    workers = ("--workers", str(WORKERS))
     ours, bare = [], []
     for _ in range(plan.rounds):
         bare.append(sum(inmemory.run(load, processes=WORKERS)))
-        _warm(plan)
-        _, results = _fresh_run(plan.storage.memory, load, WORKERS, "--ray", plan.ray, "--workers", str(WORKERS))
+        _, results = _fresh_run(plan, plan.storage.memory, load=load, scanners=WORKERS, options=workers)
         ours.append(_frames_per_second(results))
     losses = [1 - own / other for own, other in zip(ours, bare, strict=True)]
     return [row(f"rate.{name}", ours, "frames/s", bare), row(f"overhead.{name}", losses, "1")]
@@ -72,9 +72,7 @@ def _in_memory(plan: Plan, scanners: int) -> list[Row]:
     with server.peer("fft") as other:
 
         def beside() -> float:
-            rate, _ = frame_rate(other, Load(frames=20), scanners=1)
-            _warm(plan)
-            return rate
+            return frame_rate(other, Load(frames=20), scanners=1)[0]
 
         return _rows(f"load.memory.{scanners}", plan, scanners, folder=plan.storage.memory, baseline=beside)
 
@@ -87,25 +85,28 @@ def _on_disk(plan: Plan, scanners: int) -> list[Row]:
     return _rows(f"load.disk.{scanners}", plan, scanners, folder=plan.storage.disk, baseline=sequential)
 
 
-def _warm(plan: Plan) -> None:
-    with scratch(plan.storage.memory) as folder:
-        touch(folder, int(plan.seconds * FASTEST))
-
-
 def _rows(name: str, plan: Plan, scanners: int, *, folder: Path, baseline: Callable[[], float]) -> list[Row]:
     load = Load(seconds=plan.seconds)
     ours, theirs, seen = [], [], []
     for _ in range(plan.rounds):
         theirs.append(baseline())
-        rate, results = _fresh_run(folder, load, scanners, "--ray", plan.ray)
+        rate, results = _fresh_run(plan, folder, load=load, scanners=scanners)
         ours.append(rate)
         seen += results
     return [row(name, ours, "MB/s", theirs), *latencies(name, seen)]
 
 
-def _fresh_run(parent: Path, load: Load, scanners: int, *options: str) -> tuple[float, Results]:
-    with scratch(parent) as folder, server.recon_cluster(folder / "data", *options) as endpoint:
+def _fresh_run(
+    plan: Plan, parent: Path, *, load: Load, scanners: int, options: Sequence[str] = ()
+) -> tuple[float, Results]:
+    with (
+        scratch(parent) as folder,
+        server.recon_cluster(folder / "data", "--ray", plan.ray, *options) as endpoint,
+    ):
         frame_rate(endpoint, replace(load, frames=4), scanners=1)  # plans are warm, as on a server that has been up
+        # Not before the server starts: a virtual machine gives free memory back to its host within seconds.
+        with scratch(plan.storage.memory) as once:
+            touch(once, int(plan.seconds * FASTEST))
         return frame_rate(endpoint, load, scanners=scanners)
 
 
