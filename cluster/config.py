@@ -86,6 +86,7 @@ class ClusterConfig:
     drain_timeout_s: float = _limit(60.0, 0.0, 86400.0, "scans in flight may finish this long after SIGTERM")
     tick_s: float = _limit(0.5, 0.01, 60.0, "how often time is looked at when nothing happens")
 
+    receive_niceness: int = _limit(10, 0, 19, "how far receiving MRD gives way to workers on the same cores (nice)")
     receive_buffer_bytes: int = _limit(4 * MIB, 64 * KIB, GIB, "receive buffer of one scan")
     header_bytes: int = _limit(8 * MIB, KIB, 256 * MIB, "longest header message")
     text_bytes: int = _limit(MIB, KIB, 256 * MIB, "longest text message")

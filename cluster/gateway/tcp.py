@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import select
 import socket
 import threading
@@ -314,6 +315,7 @@ class Session:
             if isinstance(message, HeaderXml):
                 self._header = True
                 images.start()
+                _give_way(self._service.config.receive_niceness)
             elif isinstance(message, Query):
                 self._answer(message)
         self._deadlines.heard(header=self._header)
@@ -335,6 +337,13 @@ class Session:
         except ReconError:
             return ""  # only queries came: there is no scan
         return "" if record.state is State.DONE else record.reason or f"the scan is {record.state.value}"
+
+
+def _give_way(niceness: int) -> None:
+    """Lower this thread's priority: where receiving and workers want the same cores, frames would only pile up."""
+    thread = threading.get_native_id()
+    if niceness > os.getpriority(os.PRIO_PROCESS, thread):  # raising it again is not for every user
+        os.setpriority(os.PRIO_PROCESS, thread, niceness)
 
 
 def _internal(error: Exception) -> str:

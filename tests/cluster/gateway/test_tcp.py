@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -106,6 +108,25 @@ def test_a_query_inside_a_scan(tmp_path: Path) -> None:
         heard = converse(server.mrd, stream + encode_query("recon::version", correlation=3) + encode_close())
     assert [response.correlation for response in heard.responses] == [3]
     assert (len(heard.images), heard.texts, heard.closed) == (1, [], True)
+
+
+@pytest.mark.parametrize("niceness", [0, 7])
+def test_receiving_gives_way_to_the_workers_and_images_do_not(tmp_path: Path, niceness: int) -> None:
+    base = os.getpriority(os.PRIO_PROCESS, 0)
+    stream = scans.stream(scans.frames(1), close=False)
+    with running(tmp_path, receive_niceness=niceness) as server, socket.create_connection(server.mrd) as connection:
+        connection.sendall(stream)
+        assert eventually(lambda: {"mrd-session", "mrd-images"} <= set(_niceness()))
+        assert eventually(lambda: _niceness()["mrd-session"] == max(base, niceness))
+        assert _niceness()["mrd-images"] == base
+        connection.sendall(encode_close())
+        assert listen(connection).closed
+
+
+def _niceness() -> dict[str, int]:
+    """Priority of each thread of this process by its name."""
+    threads = [thread for thread in threading.enumerate() if thread.native_id is not None]
+    return {thread.name: os.getpriority(os.PRIO_PROCESS, thread.native_id or 0) for thread in threads}
 
 
 def test_a_silent_client_is_told_and_let_go(tmp_path: Path) -> None:
