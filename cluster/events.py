@@ -149,9 +149,11 @@ class ScanReceived:
 
 @dataclass(frozen=True, slots=True)
 class ScanCancelled:
-    """Somebody asked to stop a scan."""
+    """A scan is to stop: somebody asked for it, or something of it cannot be kept."""
 
     scan: str
+    state: State = State.CANCELLED
+    reason: str = "cancelled on request"
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,6 +217,8 @@ class Intake:
         sender broke off.
         """
         if self._over or self._stopped() or self._dismiss():
+            if self._live.unwritable:
+                raise EndedError(self._live.unwritable)
             return self.record
         if reason or not (self.closed or self.record.transport == "http"):
             return self.abort(reason or f"the sender left before the CLOSE message, after {self.readouts} readouts")
@@ -293,7 +295,7 @@ class Intake:
 
     def _check(self) -> None:
         if self._over or self._stopped():
-            reason = self.record.reason or self.record.state.value
+            reason = self._live.unwritable or self.record.reason or self.record.state.value
             raise EndedError(f"scan {self.scan_id} has ended ({reason}): send the data as a new scan")
 
     def _stopped(self) -> bool:

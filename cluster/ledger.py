@@ -6,7 +6,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ CREATE INDEX IF NOT EXISTS log_scan ON log (scan);
 _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM scan"
 _UPSERT = f"INSERT OR REPLACE INTO scan ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _FINAL = tuple(state.value for state in State if state.final)
+
+
+def lasting(error: Exception) -> bool:
+    """Whether a commit that ended with `error` would always end so: the fault lies in its values, not in the file."""
+    of_the_file = sqlite3.OperationalError | sqlite3.InternalError | OSError | MemoryError
+    return not isinstance(error, of_the_file) and type(error) is not sqlite3.DatabaseError  # "malformed" is its base
 
 
 class Ledger:
@@ -53,6 +59,23 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def corrections(self, record: ScanRecord) -> dict[str, Any]:
+        """The defaults of those fields of `record` whose values SQLite cannot hold."""
+        default = ScanRecord(record.id, record.state, "")
+        return {name: getattr(default, name) for name in _COLUMNS if not self._holds(record, name, default=default)}
+
+    def _holds(self, record: ScanRecord, name: str, *, default: ScanRecord) -> bool:
+        try:
+            row = _row(replace(default, **{name: getattr(record, name)}))
+            with self._lock:
+                self._connection.execute(f"SELECT {', '.join('?' * len(row))}", row)
+        except Exception as error:
+            # Whatever it finds fault with is not to be written.
+            if not lasting(error):
+                raise
+            return False
+        return True
 
     def scan(self, scan: str) -> ScanRecord | None:
         """The record of `scan`, if there is one."""

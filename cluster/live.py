@@ -25,6 +25,7 @@ class LiveScan:
         self.cancelled = False
         self.lines = 0  # log lines written
         self.broken = ""  # why its images cannot be kept
+        self.unwritable = ""  # why the ledger could not hold its record
         self.ended = threading.Event()  # its final record is in the ledger
         self.results = store.resume(record.id) if resumed else store.create(record.id)
         self._record = replace(record, images=self.results.count)

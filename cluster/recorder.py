@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 from cluster.config import ClusterConfig
 from cluster.events import FinishScan, ImagesStored, MarkRunning, State, StoreImages
 from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
-from cluster.ledger import Ledger
+from cluster.ledger import Ledger, lasting
 from cluster.live import Feed, LiveScan
 from cluster.loop import Stage, defect
 from recon.errors import ReconError
@@ -32,11 +31,12 @@ class Note:
 
 @dataclass(slots=True)
 class _Pending:
-    """Notes of one transaction."""
+    """What notes of one scan leave to be written."""
 
-    records: dict[str, ScanRecord] = field(default_factory=dict)
+    live: LiveScan
+    record: ScanRecord | None = None
     lines: list[LogLine] = field(default_factory=list)
-    ended: dict[str, LiveScan] = field(default_factory=dict)
+    ended: bool = False
     written: list[Future[None]] = field(default_factory=list)
 
 
@@ -51,14 +51,17 @@ class Recorder:
         feed: Feed,
         clock: Callable[[], float],
         ended: Callable[[LiveScan, ScanRecord], None],
+        unwritable: Callable[[LiveScan, str], None],
     ) -> None:
+        """`unwritable` has a scan end whose record the ledger cannot hold; it is called once for each."""
         self.failure = ""  # why the ledger cannot be written now
         self._config = config
         self._ledger = ledger
         self._feed = feed
         self._clock = clock
         self._ended = ended
-        self._pending = _Pending()
+        self._unwritable = unwritable
+        self._pending: dict[str, _Pending] = {}
         self.stage: Stage[Note] = Stage(
             "recorder",
             self._collect,
@@ -74,7 +77,10 @@ class Recorder:
         self.put(Note(live, line))
 
     def write_through(self, live: LiveScan, line: str = "") -> None:
-        """Write the record down and return when it is on disk; raises DiskFullError when it cannot be."""
+        """Write the record down and return when it is on disk.
+
+        Raises RefusedError when it cannot be now, ReconError when it never can.
+        """
         written: Future[None] = Future()
         self.put(Note(live, line, written=written))
         written.result()
@@ -84,22 +90,26 @@ class Recorder:
         self.put(Note(live, end=(state, reason)))
 
     def _collect(self, note: Note) -> None:
-        pending, live = self._pending, note.live
-        record = live.record
-        if record.id not in pending.ended and not record.state.final:
+        live, record = note.live, note.live.record
+        pending = self._pending.setdefault(record.id, _Pending(live))
+        pending.live = live  # the scan may run again
+        if not (pending.ended or record.state.final):
             if note.end is not None:
                 state, reason = note.end
                 record = self._closed(live, state, reason=reason)
-                pending.ended[record.id] = live
-            pending.records[record.id] = record
-        if note.written is not None:
+                pending.ended = True
+            pending.record = record
+        if note.written is not None and live.unwritable:
+            note.written.set_exception(ReconError(live.unwritable))
+        elif note.written is not None:
             pending.written.append(note.written)
-        self._line(live, note.line or (outcome(record) if note.end else ""))
+        self._line(pending, note.line or (outcome(record) if note.end else ""))
 
-    def _line(self, live: LiveScan, text: str) -> None:
+    def _line(self, pending: _Pending, text: str) -> None:
+        live = pending.live
         if text and live.lines < self._config.log_lines_per_scan:
             live.lines += 1
-            self._pending.lines.append(LogLine(live.record.id, self._clock(), text[: self._config.log_line_chars]))
+            pending.lines.append(LogLine(live.record.id, self._clock(), text[: self._config.log_line_chars]))
 
     def _closed(self, live: LiveScan, state: State, *, reason: str) -> ScanRecord:
         """The final record; the images are on disk before it says so."""
@@ -110,49 +120,97 @@ class Recorder:
                 live.broken = live.broken or str(error)
         if live.broken and state is not State.CANCELLED:
             state, reason = State.FAILED, f"its images cannot be kept ({live.broken}): free space and requeue it"
+        if live.unwritable:
+            state, reason = State.FAILED, live.unwritable
         reason = reason[: self._config.log_line_chars]
         return replace(live.record, state=state, reason=reason, finished_s=self._clock())
 
     def _commit(self) -> None:
-        pending = self._pending
-        if not (pending.records or pending.lines):
+        if not self._pending:
             return
         try:
-            self._ledger.commit(pending.records.values(), pending.lines)
+            self._write(*self._pending.values())
         except Exception as error:
             # Whatever it was, who waits must hear of it, and nobody may believe that this is on disk.
-            if not isinstance(error, sqlite3.Error):
-                _log.exception("the ledger met a defect")
-            self._refuse(error)
+            if lasting(error):
+                self._commit_apart()
+            else:
+                self._refuse(error)
             return
-        self.failure = ""
-        self._pending = _Pending()
-        self._publish(pending)
+        done, self._pending = self._pending, {}
+        self._written(*done.values())
+
+    def _commit_apart(self) -> None:
+        """Commit what is pending scan by scan: one that never can be written must not stop the others."""
+        for name, pending in tuple(self._pending.items()):
+            try:
+                self._write(pending)
+            except Exception as error:
+                if not lasting(error):
+                    return self._refuse(error)
+                del self._pending[name]
+                self._drop(pending, error)
+            else:
+                del self._pending[name]
+                self._written(pending)
+        return None
+
+    def _write(self, *group: _Pending) -> None:
+        self._ledger.commit(
+            (pending.record for pending in group if pending.record is not None),
+            (line for pending in group for line in pending.lines),
+        )
+
+    def _drop(self, pending: _Pending, error: Exception) -> None:
+        """End a scan of which something was to be written that the ledger cannot hold."""
+        live, again = pending.live, bool(pending.live.unwritable)
+        live.unwritable = f"the ledger cannot hold its record ({type(error).__name__}): report it with the server's log"
+        _log.error("scan %s: %s", live.record.id, live.unwritable, exc_info=error)
+        for written in pending.written:
+            written.set_exception(ReconError(live.unwritable))
+        live.update(**self._ledger.corrections(live.record))
+        if again:  # not even without the values at fault: it ends in memory, and is taken up after a restart
+            self._abandon(live, live.unwritable)
+        elif pending.ended:  # the scheduler is through with it
+            self._collect(Note(live, end=(State.FAILED, live.unwritable)))
+        else:
+            self._unwritable(live, live.unwritable)
+
+    def _abandon(self, live: LiveScan, reason: str) -> None:
+        record = live.update(state=State.FAILED, reason=reason, finished_s=self._clock())
+        self._publish(_Pending(live, record, ended=True))
 
     def _settle(self, note: Note, error: Exception) -> None:
         """End what waits for a note that met a defect; after a restart its scan is taken up again."""
         if note.written is not None:
             note.written.set_exception(ReconError(defect(error)))
         if note.end is not None:
-            record = note.live.update(state=State.FAILED, reason=defect(error), finished_s=self._clock())
-            self._publish(_Pending({record.id: record}, ended={record.id: note.live}))
+            self._abandon(note.live, defect(error))
 
     def _refuse(self, error: Exception) -> None:
         # Nothing of it is lost: what could not be committed stays pending and is tried again at the next tick.
         self.failure = str(error)
-        waiting, self._pending.written = self._pending.written, []
-        for written in waiting:
-            written.set_exception(
-                DiskFullError(f"the ledger cannot be written ({error}): check the disk and send the scan again")
-            )
+        for pending in self._pending.values():
+            waiting, pending.written = pending.written, []
+            for written in waiting:
+                written.set_exception(
+                    DiskFullError(f"the ledger cannot be written ({error}): check the disk and send the scan again")
+                )
+
+    def _written(self, *group: _Pending) -> None:
+        self.failure = ""
+        for pending in group:
+            for written in pending.written:
+                written.set_result(None)
+        for pending in group:
+            self._publish(pending)
 
     def _publish(self, pending: _Pending) -> None:
-        for written in pending.written:
-            written.set_result(None)
-        for name, record in pending.records.items():
-            if live := pending.ended.get(name):
-                self._finish(live, record)
-            self._feed.publish("state", record, reason=record.reason)
+        if pending.record is None:
+            return
+        if pending.ended:
+            self._finish(pending.live, pending.record)
+        self._feed.publish("state", pending.record, reason=pending.record.reason)
 
     def _finish(self, live: LiveScan, record: ScanRecord) -> None:
         live.update(state=record.state, reason=record.reason, finished_s=record.finished_s)

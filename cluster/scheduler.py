@@ -168,7 +168,7 @@ class Scheduler:
 
     def _cancelled(self, event: ScanCancelled, _now: float) -> list[Command]:
         scan = self._scans.get(event.scan)
-        return self._finish(scan, State.CANCELLED, reason="cancelled on request") if scan else []
+        return self._finish(scan, event.state, reason=event.reason) if scan else []
 
     def _wait(self, work: _Work) -> None:
         work.scan.waiting[work.ready.frame.number] = self._queue.push(work, order=work.order, key=work.key)

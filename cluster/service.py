@@ -90,7 +90,7 @@ class Service:
         self._spool, self._ledger, self._results = self._data.spool, self._data.ledger, self._data.results
         self._feed = Feed(config.subscription_events)
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
-        self._recorder = Recorder(config, self._ledger, feed=self._feed, clock=clocks.wall_s, ended=self._ended)
+        self._recorder = self._make_recorder()
         self._storer = self._make_storer()
         self._loop = self._make_loop()
         self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
@@ -102,6 +102,16 @@ class Service:
             self._loop.stage,
             self._storer.stage,
             self._recorder.stage,
+        )
+
+    def _make_recorder(self) -> Recorder:
+        return Recorder(
+            self.config,
+            self._ledger,
+            feed=self._feed,
+            clock=self._clocks.wall_s,
+            ended=self._ended,
+            unwritable=self._unwritable,
         )
 
     def _make_storer(self) -> Storer:
@@ -200,7 +210,7 @@ class Service:
         self.scan(scan_id)
         live = self._lives.get(scan_id)
         if live is not None:
-            self._cancel(live)
+            self._stop(live, ScanCancelled(scan_id))
             live.ended.wait(_END_WAIT_S)
         return self.scan(scan_id)
 
@@ -339,14 +349,21 @@ class Service:
         self._lives[record.id] = live
         return live
 
-    def _cancel(self, live: LiveScan) -> None:
+    def _stop(self, live: LiveScan, event: ScanCancelled) -> None:
+        """Have a scan end before its time, whether or not the scheduler knows it yet."""
         with live.gate:
             live.cancelled = True
             opened = live.opened
         if opened:
-            self._loop.post(ScanCancelled(live.record.id))
+            self._loop.post(event)
         else:
-            self._recorder.end(live, State.CANCELLED, reason="cancelled on request")
+            self._recorder.end(live, event.state, reason=event.reason)
+
+    def _unwritable(self, live: LiveScan, reason: str) -> None:
+        """End a scan whose record the ledger cannot hold."""
+        event = ScanCancelled(live.record.id, State.FAILED, reason)
+        # A thread of its own: the recorder calls this, and must not wait for the scheduler, which may wait for it.
+        threading.Thread(target=self._stop, args=(live, event), name="unwritable", daemon=True).start()
 
     def _ended(self, live: LiveScan, record: ScanRecord) -> None:
         if live.opened:

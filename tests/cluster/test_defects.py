@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.events import Batch, BatchDone, FrameImages, State, WorkerReady
-from cluster.job import DiskFullError, ScanRequest
+from cluster.job import DiskFullError, ScanRecord, ScanRequest
+from cluster.ledger import Ledger
 from cluster.workers import Post
+from recon.errors import ReconError, RefusedError
 from tests.cluster import scans
-from tests.cluster.test_service import NoWorkers, wait_until
+from tests.cluster.test_metrics import law_holds
+from tests.cluster.test_service import NoWorkers, log_of, wait_until
 
 
 class Odd(NoWorkers):
@@ -70,14 +74,100 @@ def test_a_defect_that_nothing_settles_is_seen(tmp_path: Path) -> None:
         assert "scheduler" in service.cluster()["defects"]
 
 
-def test_a_record_that_cannot_be_written_keeps_nobody_waiting(tmp_path: Path) -> None:
+UNWRITABLE = "the ledger cannot hold its record (OverflowError): report it with the server's log"
+
+
+def test_a_record_that_can_never_be_written_ends_its_scan(tmp_path: Path) -> None:
     """SQLite takes no integer of more than 64 bits; what it raises is no error of SQLite's."""
     with scans.serving(tmp_path) as service:
-        intake = service.open_scan(ScanRequest("http", name=1 << 63))  # type: ignore[arg-type]
+        other = service.open_scan(ScanRequest("tcp"))
+        other.feed(scans.stream(scans.frames(1)))
+        intake = service.open_scan(ScanRequest("http", idempotency_key="k", name=1 << 63))  # type: ignore[arg-type]
+        with pytest.raises(ReconError, match=r"has ended|the ledger cannot hold its record") as told:
+            intake.feed(scans.stream(scans.frames(1)))
+            intake.finish()
+        assert not isinstance(told.value, RefusedError)  # to send it again would not help
+        record = service.wait(intake.scan_id, 30.0)
+        assert (record.state, record.reason, record.name) == (State.FAILED, UNWRITABLE, "")
+        assert f"failed: {UNWRITABLE}" in log_of(service, intake.scan_id)
+        other.finish()  # notes of the two may share a transaction
+        assert service.wait(other.scan_id, 30.0).state is State.DONE
+        assert scans.run(service, scans.stream(scans.frames(1))).state is State.DONE
+        assert service.ready
+        assert law_holds(service.metrics_text())
+        wait_until(lambda: service.cluster()["scans"] == 0)  # the scheduler has let go of it too
+        kept = {record.id: record for record in service.scans()}
+    with scans.serving(tmp_path, NoWorkers()) as service:
+        assert {record.id: record for record in service.scans()} == kept
+
+
+def test_an_end_that_can_never_be_written_ends_its_scan(tmp_path: Path) -> None:
+    """All went well but for the number of images."""
+    with scans.serving(tmp_path) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        live = service._lives[intake.scan_id]
+        update = live.update
+
+        def spoil(**changes: Any) -> ScanRecord:
+            return update(**{**changes, "images": 1 << 63} if changes.get("images") else changes)
+
+        live.update = spoil  # type: ignore[method-assign]
+        intake.feed(scans.stream(scans.frames(1)))
+        wait_until(lambda: live.record.images > 1 or live.ended.is_set())
+        with suppress(ReconError):
+            intake.finish()
+        assert service.wait(intake.scan_id, 30.0).reason == UNWRITABLE
+        assert service.scan(intake.scan_id).state is State.FAILED
+
+
+def test_a_record_too_long_for_the_ledger_ends_its_scan(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
+        intake = service.open_scan(ScanRequest("tcp", name="n" * 10_000))
+        with pytest.raises(ReconError, match=r"has ended|the ledger cannot hold its record"):
+            intake.feed(scans.stream(scans.frames(1)))
+            intake.finish()
+        record = service.wait(intake.scan_id, 30.0)
+        assert (record.state, record.name) == (State.FAILED, "")
+        assert "(DataError)" in record.reason
+        assert scans.run(service, scans.stream(scans.frames(1))).state is State.DONE
+
+
+def test_a_scan_of_which_nothing_can_be_written_ends_until_the_next_server(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        live = service._lives[intake.scan_id]
+        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20)  # less than an id
+        with pytest.raises(ReconError, match=r"has ended|the ledger cannot hold its record"):
+            intake.feed(scans.stream(scans.frames(1)))
+            intake.finish()
+        assert live.ended.wait(30.0)
+        assert live.record.state is State.FAILED
+        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
+        assert scans.run(service, scans.stream(scans.frames(1))).state is State.DONE
+    with scans.serving(tmp_path) as service:
+        assert service.wait(intake.scan_id, 30.0).state is State.DONE
+
+
+def test_a_ledger_that_cannot_be_written_now_is_tried_again(tmp_path: Path) -> None:
+    """Another process holds the file: nobody is told that a scan is kept, and when it lets go all is written."""
+    with scans.serving(tmp_path) as service:
+        service._ledger._connection.execute("PRAGMA busy_timeout = 10")
+        intake = service.open_scan(ScanRequest("tcp"))
+        holder = sqlite3.connect(ClusterConfig(data=tmp_path).ledger_path, isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
         intake.feed(scans.stream(scans.frames(1)))
         with pytest.raises(DiskFullError, match="the ledger cannot be written"):
             intake.finish()
         assert not service.ready
+        assert not service.scan(intake.scan_id).state.final
+        holder.execute("ROLLBACK")
+        holder.close()
+        record = service.wait(intake.scan_id, 30.0)
+        assert record.state is State.FAILED  # its sender was told that it was not kept
+        assert "the ledger cannot be written" in record.reason
+        assert service.ready
+        assert Ledger(ClusterConfig(data=tmp_path).ledger_path).scan(record.id) == record
 
 
 def test_a_scan_whose_method_has_gone_ends_after_a_restart(tmp_path: Path) -> None:
