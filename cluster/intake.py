@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cluster.config import ClusterConfig
 from cluster.events import BytesReceived, Event, Priority, Refused, ScanOpened, ScanReceived, ScanRefused, State
-from cluster.job import EndedError, ScanRecord
+from cluster.job import BusyError, EndedError, ScanRecord
 from cluster.live import LiveScan
 from cluster.noise import NoiseStore
 from cluster.recorder import Recorder
@@ -31,6 +31,7 @@ _WORDS: tuple[tuple[type[ReconError], Refused], ...] = (
     (RecipeError, Refused.RECIPE),
     (HeaderError, Refused.HEADER),
     (LimitError, Refused.LIMITS),
+    (BusyError, Refused.FULL),
     (RefusedError, Refused.DISK),
     (FileError, Refused.FILE),
     (InputError, Refused.WIRE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from dataclasses import dataclass
 
@@ -57,6 +58,14 @@ class DiskFullError(RefusedError):
 
 class BusyError(RefusedError):
     """The server has no file descriptor left for the request."""
+
+
+def no_descriptor(error: OSError, what: str) -> BusyError | None:
+    """The refusal to do `what` where `error` says that no file descriptor is left; None where it says otherwise."""
+    if error.errno not in (errno.EMFILE, errno.ENFILE):
+        return None
+    words = f"the server cannot {what} now ({error.strerror}): try again later, or have it started with more open files"
+    return BusyError(words, retry_after_s=2.0)
 
 
 class ConflictError(RefusedError):

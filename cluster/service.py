@@ -37,6 +37,7 @@ from cluster.job import (
     ScanRecord,
     ScanRequest,
     new_scan_id,
+    no_descriptor,
 )
 from cluster.live import Feed, LiveScan, Subscription
 from cluster.loop import Loop, Stage, defect
@@ -337,12 +338,15 @@ class Service:
             raise
 
     def _enter(self, record: ScanRecord) -> LiveScan:
-        """The scan among those in flight; raises DiskFullError when there can be no file for its images."""
+        """The scan among those in flight; raises RefusedError when there can be no file for its images."""
         try:
             live = LiveScan(record, self._results)
         except OSError as error:
             _log.exception("the images of scan %s cannot be kept", record.id)
-            self.refused(Refused.DISK)
+            busy = no_descriptor(error, "keep the images of a scan")
+            self.refused(Refused.FULL if busy else Refused.DISK)
+            if busy:
+                raise busy from error
             # Not the error itself, which names a path of the server's.
             words = f"the images of the scan cannot be kept ({error.strerror}): check the server's disk, send it again"
             raise DiskFullError(words, retry_after_s=60.0) from error

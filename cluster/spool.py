@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cluster.events import Extent
-from cluster.job import DiskFullError
+from cluster.job import DiskFullError, no_descriptor
 from cluster.splicing import Pipes, Window, map_file
-from recon.errors import FileError
+from recon.errors import FileError, RefusedError
 from recon.mrd.wire import Decoder, WaveformMessage, WireLimits, view_run
 from recon.scan import READOUT_HEAD, Readouts, Waveform
 
@@ -49,7 +49,7 @@ class Spool:
         return self.folder / f"{scan}.mrd"
 
     def create(self, scan: str) -> SpoolFile:
-        """A new, empty file for `scan`; raises DiskFullError when the disk cannot be trusted, is full, or refuses."""
+        """A new, empty file for `scan`; raises RefusedError when the disk cannot be trusted, is full, or refuses."""
         self.check()
         try:
             file = SpoolFile(self, scan)
@@ -230,7 +230,7 @@ class SpoolFile:
         self._error = error
         self._spool.failure = self._spool.failure or str(error)
 
-    def _refusal(self, error: OSError) -> DiskFullError:
+    def _refusal(self, error: OSError) -> RefusedError:
         return _refusal(error, self.scan, size=self.size)
 
     def _end(self, *, removed: bool) -> None:
@@ -242,7 +242,9 @@ class SpoolFile:
             self._spool.released(self, removed=removed)
 
 
-def _refusal(error: OSError, scan: str, *, size: int = 0) -> DiskFullError:
+def _refusal(error: OSError, scan: str, *, size: int = 0) -> RefusedError:
+    if busy := no_descriptor(error, f"keep scan {scan}"):
+        return busy
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         words = f"the spool's disk is full after {size} bytes of scan {scan}: free space and send it again"
         return DiskFullError(words, retry_after_s=60.0)

@@ -63,6 +63,7 @@ from cluster.job import (
     ScanRequest,
     SlowError,
     VerbError,
+    no_descriptor,
 )
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
@@ -145,6 +146,14 @@ def _service(request: Request) -> Service:
 
 ContextOf = Annotated[Context, Depends(_context)]
 ServiceOf = Annotated[Service, Depends(_service)]
+
+
+async def _can_open() -> None:
+    """Raise OSError where no file descriptor is left: once an answer has begun it is too late to say so."""
+    os.close(os.open(os.devnull, os.O_RDONLY))
+
+
+_OPENS = [Depends(_can_open)]
 
 
 # ---- scans in ----
@@ -245,9 +254,10 @@ async def _take_in(request: Request, context: Context, upload: Upload) -> ScanRe
 
 def _no_socket(upload: Upload, error: OSError) -> BusyError:
     """End `upload`, whose body cannot be read because the server has no file descriptor for it; the error to raise."""
-    words = f"the server cannot read the body now ({error.strerror}): send it again later"
-    upload.abort(words)
-    return BusyError(words, retry_after_s=_RETRY_S)
+    words = f"the server cannot read the body now ({error.strerror}): send it again"
+    busy = no_descriptor(error, "read the body") or BusyError(words, retry_after_s=_RETRY_S)
+    upload.abort(str(busy))
+    return busy
 
 
 def _take_direct(context: Context, upload: Upload, *, first: bytes, rest: Rest) -> ScanRecord:
@@ -355,7 +365,7 @@ def _stamp(time_s: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time_s)) + f".{int(time_s % 1 * 1000):03}Z"
 
 
-@router.get("/v1/scans/{scan}/raw", summary="The raw data as received")
+@router.get("/v1/scans/{scan}/raw", dependencies=_OPENS, summary="The raw data as received")
 def get_raw(service: ServiceOf, scan: str) -> FileResponse:
     """MRD stream or HDF5 file, as it was sent."""
     path = service.raw_path(scan)
@@ -369,7 +379,7 @@ def get_raw(service: ServiceOf, scan: str) -> FileResponse:
 Number = Annotated[int, InPath(ge=0)]
 
 
-@router.get("/v1/scans/{scan}/images", summary="All images")
+@router.get("/v1/scans/{scan}/images", dependencies=_OPENS, summary="All images")
 async def get_images(
     context: ContextOf,
     scan: str,
@@ -565,6 +575,13 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     return _problem(RequestError(words))
 
 
+async def _on_os_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, OSError)
+    if busy := no_descriptor(error, "open what was asked for"):
+        return _problem(busy)
+    raise error
+
+
 async def _on_defect(_request: Request, error: Exception) -> JSONResponse:
     # The traceback goes to the server's log only: it could name paths and data.
     return _problem(ReconError(f"internal error {type(error).__name__}: report it with the server's log"))
@@ -600,6 +617,7 @@ def create_app(service: Service) -> FastAPI:
     app.add_exception_handler(ReconError, _on_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_defect)
     return app
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from cluster.job import NotFoundError
+from cluster.job import DiskFullError, NotFoundError, no_descriptor
 from cluster.service import Service
 from cluster.stream import wire_limits
-from recon.errors import LimitError, ReconError
+from recon.errors import FileError, LimitError, ReconError
 from recon.export.dicom import stream_zip, to_dicom
 from recon.export.png import to_png
 from recon.mrd.hdf5 import write_images
@@ -69,6 +71,19 @@ def dicom_archive(service: Service, scan: str) -> Iterator[bytes]:
 def hdf5(service: Service, scan: str) -> Path:
     """All images as an ISMRMRD file, alone in a folder that the caller removes."""
     service.scan(scan)
+    try:
+        return _written(service, scan)
+    except (FileError, OSError) as error:
+        fault = error if isinstance(error, OSError) else error.__cause__
+        if not isinstance(fault, OSError):
+            raise
+        # Not the error itself, which names a path of the server's.
+        why = os.strerror(fault.errno or errno.EIO)
+        words = f"the file cannot be made ({why}): check the server's disk, or ask for application/x-mrd"
+        raise no_descriptor(fault, "make the file") or DiskFullError(words, retry_after_s=60.0) from error
+
+
+def _written(service: Service, scan: str) -> Path:
     path = Path(tempfile.mkdtemp(prefix=_FOLDERS, dir=service.config.data)) / f"{scan}.h5"
     try:
         write_images(path, service.images(scan))

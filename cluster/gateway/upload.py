@@ -15,8 +15,8 @@ from cluster.config import ClusterConfig
 from cluster.gateway.convert import convert
 from cluster.gateway.limits import Deadlines
 from cluster.intake import Intake
-from cluster.job import DiskFullError, ScanRecord
-from recon.errors import InputError, LimitError, ReconError
+from cluster.job import DiskFullError, ScanRecord, no_descriptor
+from recon.errors import InputError, LimitError, ReconError, RefusedError
 
 _BUFFER_BYTES = 1 << 20
 
@@ -87,7 +87,7 @@ class Hdf5Upload:
     """A body that is an ISMRMRD file: kept as it is at `path`, read when it is complete."""
 
     def __init__(self, intake: Intake, path: Path, config: ClusterConfig, *, group: str = "") -> None:
-        """Raises DiskFullError, written into the scan's record, when the file cannot be opened."""
+        """Raises RefusedError, written into the scan's record, when the file cannot be opened."""
         intake.keep()
         self._intake = intake
         self._path = path
@@ -104,7 +104,7 @@ class Hdf5Upload:
         return self._buffer
 
     def received(self, count: int) -> None:
-        """Keep the `count` bytes just written; raises LimitError, DiskFullError."""
+        """Keep the `count` bytes just written; raises LimitError, RefusedError."""
         with self._recorded():
             self._bytes += count
             if self._bytes > self._config.scan_bytes:
@@ -159,7 +159,9 @@ class Hdf5Upload:
             raise
 
 
-def _refusal(error: OSError) -> DiskFullError:
+def _refusal(error: OSError) -> RefusedError:
+    if busy := no_descriptor(error, "keep the file"):
+        return busy
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFullError("the spool's disk is full: free space and send the file again", retry_after_s=60.0)
     # Not the error itself, which names a path of the server's.

@@ -18,7 +18,7 @@ import pytest
 
 from cluster.events import State
 from cluster.gateway.tcp import ImageSender, Sender
-from cluster.job import DiskFullError
+from cluster.job import BusyError
 from cluster.spool import Spool
 from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
@@ -117,6 +117,23 @@ def test_no_file_for_the_images(disk: Path, kind: str, caplog: pytest.LogCapture
     assert "No space left on device" in caplog.text
 
 
+@pytest.mark.parametrize("spare", [0, 1], ids=["folder", "file"])
+def test_no_file_for_images_as_hdf5(disk: Path, spare: int) -> None:
+    with running(disk / "data") as server:
+        check_works(server)
+        url = f"{server.http}/v1/scans/{server.service.scans()[0].id}/images"
+        ballast = fill(disk, spare=spare)
+        answer = httpx.get(url, headers={"accept": HDF5})
+        left = list((disk / "data").glob("images-*"))
+        shutil.rmtree(ballast)
+        assert httpx.get(url, headers={"accept": HDF5}).status_code == 200
+    words = (
+        f"the file cannot be made ({os.strerror(errno.ENOSPC)}): check the server's disk, or ask for application/x-mrd"
+    )
+    assert (answer.status_code, answer.headers["retry-after"], answer.json()["detail"]) == (507, "60", words)
+    assert not left
+
+
 @contextmanager
 def few_descriptors(spare: int) -> Iterator[None]:
     """Inside, the kernel gives this process `spare` more file descriptors."""
@@ -133,8 +150,8 @@ def few_descriptors(spare: int) -> Iterator[None]:
 
 def test_a_spool_without_file_descriptors(tmp_path: Path) -> None:
     spool = Spool(tmp_path, sync_bytes=1 << 20, unsynced_bytes=1 << 22, free_bytes=0)
-    words = r"the spool cannot keep scan a \(Too many open files\): check the disk and send it again"
-    with few_descriptors(0), pytest.raises(DiskFullError, match=words):
+    words = r"the server cannot keep scan a now \(Too many open files\): try again later, or have it started with more"
+    with few_descriptors(0), pytest.raises(BusyError, match=words):
         spool.create("a")
     spool.create("a").remove()
     spool.close()
