@@ -35,6 +35,7 @@ class Case:
     protocol: str
     method: str
     acceleration: int = 1
+    matrix: int = 0  # 0: as large as all others
 
     @property
     def name(self) -> str:
@@ -62,6 +63,8 @@ def _cases() -> Iterator[Case]:
     yield Case("retrospectively gated cine", "heart-cine", "cine")
     for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
+    for family, protocol, matrix in (("stack of stars", "head-stars", 64), ("koosh ball", "head-koosh", 48)):
+        yield from (Case(family, protocol, method, matrix=matrix) for method in ("gridding", "cg-sense", "l1-wavelet"))
 
 
 CASES = tuple(_cases())
@@ -82,7 +85,8 @@ def measure(kernels: Kernels, cases: Sequence[Case] = CASES, *, matrix: int = MA
     rows = []
     for case in cases:
         if case.protocol not in scans:
-            scans[case.protocol] = simulate(case.protocol, seed=1, matrix=matrix, coils=coils)
+            size = min(matrix, case.matrix or matrix)
+            scans[case.protocol] = simulate(case.protocol, seed=1, matrix=size, coils=coils)
         rows.append(_row(case, scans[case.protocol], kernels))
     return rows
 

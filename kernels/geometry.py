@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from kernels.contract import Kernels, Real
 
+EVEN = 0.02  # how far the mean of d dᵀ over even directions d may be from a third of the identity
 FOLD_LIMIT = np.pi * (1 + 1e-6)  # rounding of a float32 π is legal, anything further is a wrong unit
 
 
@@ -57,6 +58,30 @@ def density_radial(points: Real) -> Real:
     gaps = angular_gaps(angles, 2 * np.pi if centre_out else np.pi)
     lengths = [ramp_out(spoke) if centre_out else ramp_across(spoke) for spoke in radii]
     return (gaps[:, np.newaxis] * lengths / (2 * np.pi) ** 2).astype(np.float32)
+
+
+def density_koosh(points: Real) -> Real:
+    """Density compensation of 3-D spokes through the centre: points [shot, sample, 3] → weights [shot, sample].
+
+    A weight is ρ²Δρ times an even share of all directions, over (2π)³; ρ² has no kink in the centre that would need
+    more. Raises ValueError where the points are no spokes, or do not point in all directions evenly.
+    """
+    if points.ndim != 3 or points.shape[1] < 2 or points.shape[2] != 3:
+        raise ValueError(f"points have shape {points.shape}, expected [shot, sample, 3]: use density_pipe_menon")
+    spokes = points.astype(np.float64)
+    across = spokes[:, -1] - spokes[:, 0]
+    along = across / np.maximum(np.linalg.norm(across, axis=-1, keepdims=True), 1e-12)
+    radii = np.einsum("ijk,ik->ij", spokes, along)
+    spacing = np.diff(radii, axis=1)
+    beside = np.linalg.norm(spokes - radii[..., np.newaxis] * along[:, np.newaxis], axis=-1).max()
+    if spacing.min() <= 0 or beside > spacing.max():
+        raise ValueError("points are not straight spokes through the centre: use density_pipe_menon")
+    spread = np.abs(along.T @ along / len(along) - np.eye(3) / 3).max()
+    if spread > EVEN:
+        raise ValueError(f"directions are uneven by {spread:.2g}, expected at most {EVEN}: use density_pipe_menon")
+    share = (4 if radii[:, 0].min() > -spacing.max() else 2) * np.pi / len(along)
+    weights: Real = (share * radii**2 * np.gradient(radii, axis=1) / (2 * np.pi) ** 3).astype(np.float32)
+    return weights
 
 
 def fold_spokes(points: Real) -> NDArray[np.float64]:

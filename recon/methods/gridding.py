@@ -12,6 +12,7 @@ from recon.methods.method import Method, Workbench
 from recon.methods.sampling import sampling_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
+from recon.stack import unstacked
 
 SECONDS_PER_POINT = 6e-8  # of one CPU core, for one coil
 
@@ -23,8 +24,9 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
             f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
         )
     target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
-    sampling = sampling_of(frame, target, eps=recipe.number("eps"), workbench=workbench)
-    images = sampling.plan.adjoint(np.multiply(frame.kspace, sampling.weights * sampling.scale, dtype=np.complex64))
+    planes = unstacked(frame, target, workbench.kernels)
+    sampling = sampling_of(planes, target, eps=recipe.number("eps"), workbench=workbench)
+    images = sampling.plan.adjoint(np.multiply(planes.kspace, sampling.weights * sampling.scale, dtype=np.complex64))
     images = images.reshape(len(images), *inner(target))
     pixels = combined(images, calibration, workbench.kernels, how=recipe.text("combine"))
     return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]

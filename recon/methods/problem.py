@@ -20,6 +20,7 @@ from recon.methods.sampling import sampling_of
 from recon.operators import Apply, cartesian_sense, combine_sets, expand_sets, soft_sense
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
+from recon.stack import unstacked
 
 CENTRE_LINES = 24  # of k-space along each axis make the images that coil maps come from
 FEWEST_LINES = 8  # in an undersampled direction
@@ -188,8 +189,8 @@ def _non_cartesian(
     frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench
 ) -> Problem:
     """The same for k-space with a trajectory, each sample weighted by the density of its surroundings."""
-    assert frame.trajectory is not None
     kernels, grid = workbench.kernels, inner(target)
+    frame = unstacked(frame, target, kernels)
     sampling = sampling_of(frame, target, eps=recipe.number("eps"), workbench=workbench)
     weights, plan = sampling.weights, sampling.plan
 
@@ -199,6 +200,7 @@ def _non_cartesian(
 
     images = images_of(weights)
     whole = (len(images), *grid)
+    assert frame.trajectory is not None
     if recipe["maps"] == "espirit":
         calibration_region = middle(kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
         maps = espirit_maps(calibration_region, grid, sets=int(recipe.number("sets")))
@@ -213,7 +215,7 @@ def _non_cartesian(
     if len(maps) == 1:
         (only,) = maps
         rhs = kernels.combine(images, only)
-        return Problem(lambda x: plan.normal(x, weights=weights, maps=only), rhs, axes, pixels, 1.0, bounded=False)
+        return Problem(sampling.normal_of(only), rhs, axes, pixels, 1.0, bounded=False)
 
     def normal(x: Complex) -> Complex:
         return combine_sets(kernels, plan.normal(expand_sets(kernels, x, maps), weights=weights), maps)

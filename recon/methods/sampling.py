@@ -9,12 +9,13 @@ from math import prod
 import numpy as np
 
 from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
-from kernels.geometry import density_pipe_menon, density_radial
+from kernels.geometry import density_koosh, density_pipe_menon, density_radial
 from kernels.plans import content_key
 from recon.errors import LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
-from recon.scan import Frame, Trajectory
+from recon.operators import Apply
+from recon.scan import Frame, Shape3, Trajectory
 
 ITERATIONS = 10  # of density compensation; from five on the image changes by less than 0.1 %
 BEYOND = np.pi * 1.001  # a point this far out is outside the image's band, not a rounded π
@@ -26,7 +27,7 @@ class Sampling:
     """`plan` on the image's grid ([z,] y, x) and `weights` [shot, sample] with adjoint(weights · forward(x)) ≈ x.
 
     `scale` turns the adjoint of weighted samples into pixels like those of an orthonormal inverse DFT of fully sampled
-    Cartesian k-space at the encoded matrix.
+    Cartesian k-space at the encoded matrix. The planes of a stack are a batch to a plan of two axes.
     """
 
     plan: NufftPlan
@@ -38,10 +39,20 @@ class Sampling:
         """About what plan and weights hold."""
         return PLAN_BYTES_PER_POINT * self.weights.size + PLAN_BYTES_PER_VOXEL * prod(self.plan.shape)
 
+    def normal_of(self, maps: Complex) -> Apply:
+        """adjoint(weights · forward(x)) of images [*grid] through `maps` [coil, *grid], plane by plane of a stack."""
+        if maps.ndim == 1 + len(self.plan.shape):
+            return lambda x: self.plan.normal(x, weights=self.weights, maps=maps)
+        layers = [np.ascontiguousarray(layer) for layer in np.moveaxis(maps, 1, 0)]
+        return lambda x: np.stack(
+            [self.plan.normal(plane, weights=self.weights, maps=layer) for plane, layer in zip(x, layers, strict=True)]
+        )
+
 
 def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbench) -> Sampling:
     """The sampling of `frame`'s trajectory on the part of `target` inside the encoded field of view, from the cache.
 
+    A trajectory of two axes is that of a plane, or of each plane of a stack (`recon.stack.unstacked`).
     Raises LimitError where its plan is larger than the device may make.
     """
     try:
@@ -78,16 +89,21 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
     else:
         weights[inside] = frame.density[inside]
         weights = normalised(weights, plan)
-    scale = np.float32(prod(target.full) / np.sqrt(prod(frame.encoding.encoded.matrix)))
-    return Sampling(plan, weights, scale)
+    return Sampling(plan, weights, _scale(frame.encoding.encoded.matrix, target, axes))
+
+
+def _scale(encoded: Shape3, target: Target, axes: int) -> np.float32:
+    """Along an axis that the plan leaves to the FFT, orthonormal on the image's grid, only its finer voxels count."""
+    planned = prod(target.full[3 - axes :]) / np.sqrt(prod(encoded[3 - axes :]))
+    return np.float32(planned * np.sqrt(prod(target.full[: 3 - axes]) / prod(encoded[: 3 - axes])))
 
 
 def _spoke_weights(kind: Trajectory, points: Real) -> Real | None:
-    """Weights [shot, sample] in closed form for straight spokes of a plane, which a moving window makes ever new."""
-    if kind not in (Trajectory.RADIAL, Trajectory.GOLDEN_ANGLE) or points.shape[-1] != 2:
+    """Weights [shot, sample] in closed form for straight spokes, which a moving window makes ever new."""
+    if kind not in (Trajectory.RADIAL, Trajectory.GOLDEN_ANGLE):
         return None
     try:
-        return density_radial(points)
+        return density_radial(points) if points.shape[-1] == 2 else density_koosh(points)
     except ValueError:  # the header says radial, the points are no spokes through the centre
         return None
 

@@ -34,9 +34,9 @@ DSC_INJECTION_S, DSC_PEAK_MMOL, DSC_RISE_S, LINE_MS = 12.0, 6.0, 5.0, 0.5
 Curves = Mapping[str, Vector]  # concentration mmol/l by tissue, [step]
 
 
-def breast_curves(seconds: float) -> Curves:
+def breast_curves(seconds: float, *, injection_s: float = DCE_INJECTION_S) -> Curves:
     """The agent in each tissue of the breast, every STEP_S from the beginning of the scan."""
-    time = _steps(seconds) - DCE_INJECTION_S
+    time = _steps(seconds) - injection_s
     blood = population(time / 60)
     plasma = blood / (1 - HAEMATOCRIT)
     return {"blood": blood} | {name: exchanged(plasma, exchange) for name, exchange in EXCHANGES.items()}
@@ -59,7 +59,9 @@ def concentration(curves: Curves, tissue: str, seconds: float) -> float:
     return 0.0 if curve is None else float(np.interp(seconds / STEP_S, np.arange(len(curve)), curve))
 
 
-def _enhancing(curves: Curves, seconds: float, timing: Timing) -> Signal:
+def enhancing(curves: Curves, seconds: float, timing: Timing) -> Signal:
+    """How bright each region of a spoiled gradient echo is at a moment of the scan."""
+
     def signal(region: Region) -> complex:
         agent = concentration(curves, region.tissue, seconds)
         fresh = 0.5 if region.velocity_cm_s else 0.0
@@ -80,7 +82,7 @@ def breast_dce(choice: Choice, _: Generator) -> Measurement:
     where = geometry(oblique((1, 0, 0), (0, 1, 0), about_x_deg=5, about_z_deg=-4), (0, 0, 0))
     view = volume(BREAST, where, field=head_array(choice.coils), view_mm=np.full(3, DCE_VIEW_MM))
     curves = breast_curves(count * frame_s)
-    signals = [_enhancing(curves, (i + 0.5) * frame_s, DCE) for i in range(count)]
+    signals = [enhancing(curves, (i + 0.5) * frame_s, DCE) for i in range(count)]
     states = [Counters(repetition=i) for i in range(count)]
     return measure(scan, Series([view], states, order, start_s, sample_time_us=5.0, noise_std=0.0015), signals)
 
@@ -97,6 +99,6 @@ def brain_dsc(choice: Choice, _: Generator) -> Measurement:
     places = [geometry(axes, (0, 0, z)) for z in (-2.0, 14.0)]
     views = [plane(VESSELS, where, field=head_array(choice.coils), view_mm=240.0) for where in places]
     curves = brain_curves(count * DSC.tr_ms / 1000)
-    signals = [_enhancing(curves, (i + 0.5) * DSC.tr_ms / 1000, DSC) for i in range(count)]
+    signals = [enhancing(curves, (i + 0.5) * DSC.tr_ms / 1000, DSC) for i in range(count)]
     states = [Counters(repetition=i) for i in range(count)]
     return measure(scan, Series(views, states, order, start_s, sample_time_us=2.0, noise_std=0.004), signals)

@@ -27,6 +27,7 @@ from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
 from recon.simulate.physiology import ecg, since_beat
 from recon.simulate.truth import Truth, judge
+from recon.simulate.volumes import SPOKES, breast_stars, head_koosh, head_stars
 from recon.simulate.weighted import (
     CONTRAST_PHASE,
     DIFFUSION,
@@ -66,6 +67,11 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("carotid-pc", "velocity in the carotids, cine", CONTRAST_PHASE, Choice(1, 8, 128), carotid_pc),
             Protocol("breast-dce", "3-D of the breast as an agent arrives", DCE, Choice(8, 8, 64), breast_dce),
             Protocol("brain-dsc", "first pass of an agent through the brain", DSC, Choice(24, 8, 64), brain_dsc),
+            Protocol("head-stars", "stack of stars of the head", SPOKES, Choice(1, 8, 64), head_stars),
+            Protocol("head-koosh", "koosh ball of spokes of the head", SPOKES, Choice(1, 8, 32), head_koosh),
+            Protocol(
+                "breast-stars", "stack of stars of the breast as an agent arrives", DCE, Choice(20, 8, 64), breast_stars
+            ),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
         )
     }

@@ -88,7 +88,7 @@ def nested(**counts: int) -> dict[str, Counter]:
 def measure(scan: ScanHeader, series: Series, signals: Sequence[Signal]) -> Measurement:
     """The measurement of `series`, in which state i has the brightness that `signals[i]` gives each region."""
     encoding = scan.encodings[0]
-    kspace = np.stack([_kspace(view, signals, encoding.encoded) for view in series.views])
+    kspace = np.stack([exact_kspace(view, signals, encoding.encoded) for view in series.views])
     lines = [series.numbers(name) for name in ("slice", "state", "kspace_encode_step_2", "kspace_encode_step_1")]
     return Measurement(
         header=scan,
@@ -117,13 +117,13 @@ def courses(view: View, signals: Sequence[Signal]) -> Spectrum:
     return np.stack([fill_regions(view.regions, signal).intensity for signal in signals])
 
 
-def _kspace(view: View, signals: Sequence[Signal], space: Space) -> NDArray[np.complex64]:
+def exact_kspace(view: View, signals: Sequence[Signal], space: Space) -> NDArray[np.complex64]:
     """[state, coil, kz, ky, kx], scaled so that its orthonormal inverse DFT is as bright as the tissue."""
     axes = view.shapes.axes
     matrix, lengths = space.matrix[3 - axes :][::-1], np.array(space.field_of_view_mm[3 - axes :][::-1])
     course = courses(view, signals)
     out = np.zeros((len(course), len(view.coils.coefficients), *space.matrix), np.complex64)
-    for rows, factors in _alike(course):
+    for rows, factors in alike(course):
         shapes = view.shapes
         part = Shapes(shapes.center[rows], shapes.semiaxes[rows], course[factors.argmax(), rows], shapes.blur_mm)
         exact = unit(space, axes) * coil_grid_spectrum(part, view.coils, matrix=matrix, field_of_view_mm=lengths)
@@ -133,7 +133,7 @@ def _kspace(view: View, signals: Sequence[Signal], space: Space) -> NDArray[np.c
     return out
 
 
-def _alike(course: Spectrum) -> Iterator[tuple[NDArray[np.int64], Vector]]:
+def alike(course: Spectrum) -> Iterator[tuple[NDArray[np.int64], Vector]]:
     """Groups of shapes whose courses [state, shape] are proportional, and how bright they are in each state [state]."""
     size = np.abs(course)
     bright = np.flatnonzero(size.max(axis=0) > 0)

@@ -11,6 +11,7 @@ from recon.simulate.phantom import Vector
 
 Points = NDArray[np.float32]
 GOLDEN_ANGLE_DEG = 180 / ((1 + 5**0.5) / 2)  # doi:10.1109/TMI.2006.885337
+GOLDEN_MEANS = (0.4655712318767680, 0.6823278038280193)  # of two dimensions: doi:10.1002/mrm.21837
 GYROMAGNETIC_HZ_T = 42.577478518e6
 SLEW_SHARE = 0.85  # the closed form overshoots the slew it is given by up to 17 % where it goes from start to curve
 
@@ -29,6 +30,27 @@ def golden_spokes(count: int, samples: int) -> Points:
     along = (np.arange(samples) - samples // 2) / samples
     spokes = np.stack([np.cos(angle), np.sin(angle)], axis=-1)[:, None] * along[:, None]
     return spokes.astype(np.float32)
+
+
+def ball_spokes(count: int, samples: int) -> Points:
+    """`count` spokes through the centre of space, evenly in all directions → [readout, sample, 3].
+
+    Heights and angles go on by the two golden means, so that any few in a row are even too (doi:10.1002/mrm.21837).
+    """
+    number = np.arange(count)
+    height, turn = number * GOLDEN_MEANS[0] % 1, 2 * np.pi * (number * GOLDEN_MEANS[1] % 1)
+    flat = np.sqrt(1 - height**2)
+    along = (np.arange(samples) - samples // 2) / samples
+    spokes = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=-1)[:, None] * along[:, None]
+    return spokes.astype(np.float32)
+
+
+def ball_areas(count: int, samples: int) -> Vector:
+    """The part of k-space, (cycles per voxel)³, that each sample of such spokes stands for → [readout, sample]."""
+    radius = np.abs(np.arange(samples) - samples // 2) / samples
+    # Two samples of every spoke share a shell; the ball in the centre belongs to one.
+    shell = np.where(radius > 0, 2 * np.pi * radius**2 / samples, 4 / 3 * np.pi / (2 * samples) ** 3)
+    return np.tile(shell / count, (count, 1))
 
 
 def spiral(

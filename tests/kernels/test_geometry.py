@@ -9,7 +9,7 @@ import pytest
 
 import kernels
 from kernels.contract import Kernels, Real
-from kernels.geometry import density_pipe_menon, density_radial, density_voronoi, fold
+from kernels.geometry import density_koosh, density_pipe_menon, density_radial, density_voronoi, fold
 from tests import tolerances
 from tests.cases import cartesian, spiral, spokes, uniform
 from tests.laws import assert_near, distance
@@ -130,6 +130,39 @@ def test_both_ways_agree_where_spokes_are_dense(cpu: Kernels) -> None:
 def test_refuses_points_that_are_no_spokes(points: Real, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         density_radial(points)
+
+
+def ball(count: int, samples: int) -> Real:
+    """Spokes of equal shares of the half sphere, turned on by the golden angle; to ±π."""
+    height, turn = 1 - (np.arange(count) + 0.5) / count, np.arange(count) * np.pi * (3 - np.sqrt(5))
+    flat = np.sqrt(1 - height**2)
+    along = 2 * np.pi * (np.arange(samples) - samples // 2) / samples
+    directions = np.stack([height, flat * np.sin(turn), flat * np.cos(turn)], axis=-1)
+    return (along[:, None] * directions[:, None]).astype(np.float32)
+
+
+@pytest.mark.parametrize("centre_out", [False, True])
+def test_weights_of_a_koosh_ball_integrate_over_space(centre_out: bool) -> None:
+    """∫ exp(−ρ²/2σ²) d³k = (2πσ²)^(3/2): equal steps sum a smooth ρ² f(ρ), which ends at 0, far better than 1e-6."""
+    points, sigma = ball(200, 64), 0.5
+    if centre_out:
+        points = np.concatenate([points[:, 32:], -points[:, 32:]])
+    f = np.exp(-(points.astype(np.float64) ** 2).sum(axis=-1) / (2 * sigma**2))
+    found = (density_koosh(points) * f).sum() * (2 * np.pi) ** 3
+    assert found == pytest.approx((2 * np.pi * sigma**2) ** 1.5, rel=64 * tolerances.ROUND)
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (np.zeros((4, 8, 2), np.float32), r"points have shape \(4, 8, 2\), expected \[shot, sample, 3\]: use"),
+        (ball(50, 32) + np.float32(0.5), "points are not straight spokes through the centre"),
+        (ball(100, 32)[:50], r"directions are uneven by 0\.\d+, expected at most 0.02: use density_pipe_menon"),
+    ],
+)
+def test_refuses_points_that_are_no_koosh_ball(points: Real, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        density_koosh(points)
 
 
 @pytest.mark.parametrize("shape", [(12, 15), (5, 6, 7)], ids=str)

@@ -26,7 +26,7 @@ from recon.simulate.dynamic import brain_curves, breast_curves, concentration
 from recon.simulate.measurement import geometry, head_array, oblique
 from recon.simulate.objects import Region
 from recon.simulate.phantom import Shapes
-from recon.simulate.series import _kspace, courses, encoding_of, plane
+from recon.simulate.series import courses, encoding_of, exact_kspace, plane
 from recon.simulate.tissue import TISSUES, inversion_recovery
 from recon.simulate.truth import unit
 from recon.simulate.weighted import (
@@ -129,7 +129,7 @@ def test_a_sum_of_transforms_is_the_transform_of_each_image() -> None:
         return TISSUES[region.tissue].density * fades * np.exp(1j * state * len(region.name))
 
     signals = [lambda region, state=state: signal(state, region) for state in range(3)]
-    found = _kspace(view, signals, space)
+    found = exact_kspace(view, signals, space)
     for state, course in enumerate(courses(view, signals)):
         whole = Shapes(view.shapes.center, view.shapes.semiaxes, course)
         exact = coil_grid_spectrum(whole, view.coils, matrix=(48, 24), field_of_view_mm=np.array([480.0, 240.0]))

@@ -9,6 +9,8 @@ from recon.simulate.trajectories import (
     GOLDEN_ANGLE_DEG,
     GYROMAGNETIC_HZ_T,
     Gradients,
+    ball_areas,
+    ball_spokes,
     golden_spokes,
     spiral,
     spiral_areas,
@@ -35,6 +37,16 @@ def test_spokes_turn_by_the_golden_angle() -> None:
 def test_areas_of_spokes_fill_the_disc() -> None:
     # One sample more on one side than on the other: the rim counts half, up to π/(2·samples) of it.
     assert spoke_areas(13, 256).sum() == pytest.approx(np.pi / 4, rel=1 / 256)
+
+
+def test_spokes_of_a_ball_point_in_all_directions_and_fill_it() -> None:
+    spokes = ball_spokes(400, 32).astype(np.float64)
+    assert (spokes[:, 16] == 0).all()
+    along = spokes[:, 24] / np.linalg.norm(spokes[:, 24], axis=-1, keepdims=True)
+    # Golden means leave gaps of less than 2/√count: so does what is not even in the mean of d dᵀ.
+    np.testing.assert_allclose(along.T @ along / 400, np.eye(3) / 3, atol=2 / 400)
+    # One sample more on one side than on the other: the rim counts half, 3/(2·16) of the ball at most.
+    assert ball_areas(400, 32).sum() == pytest.approx(np.pi / 6, rel=3 / 32)
 
 
 @pytest.mark.parametrize(("matrix", "interleaves", "sample_time_us"), CASES)
