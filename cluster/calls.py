@@ -6,6 +6,7 @@ outcomes. It does no I/O; `cluster.client` has one small driver per kind of clie
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from recon.errors import LostError, ReconError, RefusedError
 from recon.mrd.wire import ERROR, Close, Decoder, ImageMessage, Message, Text, WireLimits
 
 T = TypeVar("T")
+ALL_EVENTS = "/v1/events"
 _PARTIAL = 206
 _AWAY = (502, 503, 504)  # a proxy says that the server behind it is not there now
 _IMAGE_BYTES = 1 << 34  # the client trusts its own server's images up to this size
@@ -347,23 +349,45 @@ def _verdict(scan: str, stream: _Stream, tries: Tries) -> Program[None]:
         raise FailedError(stream.error, state=record.state if record.state.final else State.FAILED)
 
 
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """A server-sent event; `id` names its place in the server's feed. One without data only tells the place."""
+
+    id: str
+    name: str
+    data: str
+
+
 def events(path: str, tries: Tries) -> Program[None]:
-    """Emit (name, JSON text) of each server-sent event; ends with the stream.
+    """Emit (name, JSON text) of each server-sent event, behind the last one after the connection was lost.
 
-    Raises LostError when the connection is lost: nobody kept what happened meanwhile, so it cannot go on.
+    Those of one scan end with it. Where the server does not know any more what came in between, as after its restart,
+    the event `lost` says so.
     """
-    reply = yield from request(Call("GET", path, headers={"accept": "text/event-stream"}, streamed=True), tries)
-    assert reply.status == 200
-    rest = b""
-    while isinstance(data := (yield Read()), bytes) and data:
-        *blocks, rest = (rest + data).split(b"\n\n")
-        for block in blocks:
-            if (event := _event(block.decode())) is not None:
-                yield Emit(event)
-    if isinstance(data, Lost):
-        raise LostError(data.reason)
+    last, ended = "", False
+    while not ended:
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last} if last else {})
+        yield from request(Call("GET", path, headers=headers, streamed=True), tries)
+        rest = b""
+        while not ended and isinstance(data := (yield Read()), bytes) and data:
+            *blocks, rest = (rest + data).split(b"\n\n")
+            for event in map(_event, blocks):
+                last = event.id or last
+                if not event.data:
+                    continue
+                tries.progress()
+                ended = ended or (path != ALL_EVENTS and _is_end(event))
+                yield Emit((event.name, event.data))
+        if not ended:
+            reason = data.reason if isinstance(data, Lost) else "the server ended the events in the middle"
+            yield tries.pause(LostError(reason))
 
 
-def _event(block: str) -> tuple[str, str] | None:
-    values = {name: value.strip() for name, _, value in (line.partition(":") for line in block.splitlines()) if name}
-    return (values.get("event", "message"), values["data"]) if "data" in values else None
+def _is_end(event: Happening) -> bool:
+    return event.name == "state" and State(json.loads(event.data)["state"]).final
+
+
+def _event(block: bytes) -> Happening:
+    lines = block.decode().splitlines()
+    values = {name: value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
+    return Happening(values.get("id", ""), values.get("event", "message"), values.get("data", ""))

@@ -1,9 +1,9 @@
 """The Python client: scans go in, images come back as they are made; sync and async with the same methods.
 
 Needs numpy, h5py, httpx and rich only. After a lost connection or a "not now" of the server a call is repeated: an
-idempotency key makes a repeated submission mean the same scan, images and raw data go on where the connection broke,
-and files are fetched anew. Three are not: a requeue, which would run twice, a submission from an iterator, which cannot
-be read twice, and events, of which some would be missing.
+idempotency key makes a repeated submission mean the same scan, images, events and raw data go on where the connection
+broke, and files are fetched anew. Two are not, once anything of them was sent: a requeue, which would run twice, and a
+submission from an iterator, which cannot be read twice.
 """
 
 from __future__ import annotations
@@ -226,8 +226,11 @@ class Client:
         return self.document("/v1/recipes")
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """(name, JSON text) of what happens on the server, from now on; raises LostError with the connection."""
-        return self.stream(calls.events("/v1/events", self.tries()))
+        """(name, JSON text) of what happens on the server, from now on.
+
+        After a lost connection they go on where it broke; the event `lost` says that some in between are not known.
+        """
+        return self.stream(calls.events(calls.ALL_EVENTS, self.tries()))
 
     def tries(self) -> Tries:
         """A fresh count of attempts."""
@@ -316,7 +319,7 @@ class RemoteScan:
         return self._client.run(calls.log_of(Call("GET", self._path("/log")), self._client.tries()))
 
     def events(self) -> Iterator[tuple[str, str]]:
-        """(name, JSON text) of what happens to the scan, from now until its end; raises LostError as it is lost."""
+        """(name, JSON text) of what happens to the scan, from its state now until its end; see `Client.events`."""
         return self._client.stream(calls.events(self._path("/events"), self._client.tries()))
 
     def raw(self) -> Iterator[bytes]:
@@ -461,7 +464,7 @@ class AsyncClient:
 
     def events(self) -> AsyncIterator[tuple[str, str]]:
         """As `Client.events`."""
-        return self.stream(calls.events("/v1/events", self.tries()))
+        return self.stream(calls.events(calls.ALL_EVENTS, self.tries()))
 
     def tries(self) -> Tries:
         """As `Client.tries`."""

@@ -68,7 +68,7 @@ class ClusterConfig:
     max_frames_queued: int = _limit(100_000, 1, 10_000_000, "frames waiting; when full, receiving waits")
     event_queue_events: int = _limit(4096, 16, 1_000_000, "events between gateways, workers and scheduler")
     store_queue_commands: int = _limit(256, 1, 100_000, "images and states waiting to be written")
-    subscription_events: int = _limit(1024, 1, 1_000_000, "events kept for one slow follower before it loses some")
+    subscription_events: int = _limit(1024, 1, 1_000_000, "events kept for a follower that is slow or comes back")
     log_lines_per_scan: int = _limit(1000, 1, 1_000_000, "log lines kept of one scan")
     log_line_chars: int = _limit(500, 20, 100_000, "characters kept of one log line or reason")
 

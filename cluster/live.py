@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
-from dataclasses import replace
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.job import ScanRecord
@@ -57,27 +58,41 @@ class LiveScan:
         self.ended.set()
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that happened to a scan; who has heard it can go on behind its `id`."""
+
+    id: str
+    name: str
+    values: Mapping[str, Any]
+
+
 class Subscription:
-    """Events for one follower, bounded: one too slow loses the oldest and is told how many."""
+    """Events for one follower, bounded: one too slow loses the oldest and is told how many.
+
+    `whole` is False where it was to go on behind an event that is not known any more: some may be missing.
+    """
 
     def __init__(self, feed: Feed, scan: str | None, *, capacity: int) -> None:
         self.scan = scan
         self.lost = 0
+        self.whole = True
+        self.start = ""  # id of the event that came before all of these
         self._feed = feed
-        self._queue: queue.Queue[tuple[str, dict[str, Any]] | None] = queue.Queue(capacity)
+        self._queue: queue.Queue[Told | None] = queue.Queue(capacity)
 
-    def get(self, timeout_s: float | None = None) -> tuple[str, dict[str, Any]] | None:
-        """The next (event name, values); None after `timeout_s` without one or at the end."""
+    def get(self, timeout_s: float | None = None) -> Told | None:
+        """The next event; None after `timeout_s` without one or at the end."""
         try:
             return self._queue.get(timeout=timeout_s)
         except queue.Empty:
             return None
 
-    def __iter__(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def __iter__(self) -> Iterator[Told]:
         while (event := self._queue.get()) is not None:
             yield event
 
-    def put(self, event: tuple[str, dict[str, Any]] | None) -> None:
+    def put(self, event: Told | None) -> None:
         """Add an event, dropping the oldest when full."""
         while True:
             try:
@@ -101,17 +116,27 @@ class Subscription:
 
 
 class Feed:
-    """What happened to scans, for everyone who listens."""
+    """What happened to scans, for everyone who listens; the last events are kept for who comes back.
 
-    def __init__(self, capacity: int) -> None:
+    `run` tells the events of this server from those of the one before it, whose numbers began at 1 too.
+    """
+
+    def __init__(self, capacity: int, *, run: str = "") -> None:
         self._capacity = capacity
+        self._run = run
         self._lock = threading.Lock()
         self._subscriptions: tuple[Subscription, ...] = ()
+        self._count = 0
+        self._kept: deque[tuple[int, str, Told]] = deque(maxlen=capacity)  # number, scan, event
 
-    def subscribe(self, scan: str | None = None) -> Subscription:
-        """Events of one scan, or of all."""
-        subscription = Subscription(self, scan, capacity=self._capacity)
-        with self._lock:
+    def subscribe(self, scan: str | None = None, *, after: str = "") -> Subscription:
+        """Events of one scan, or of all: from now on, or behind the one with the id `after`."""
+        room = self._capacity if not after else 2 * self._capacity  # what is kept must not push out what comes
+        subscription = Subscription(self, scan, capacity=room)
+        with self._lock:  # between what is kept and what comes no event may be missing, or come twice
+            subscription.start = self._id(self._count)
+            if after:
+                self._replay(subscription, self._number(after))
             self._subscriptions = (*self._subscriptions, subscription)
         return subscription
 
@@ -123,11 +148,33 @@ class Feed:
     def publish(self, name: str, record: ScanRecord, **values: Any) -> None:
         """Tell everyone who listens to this scan."""
         event = {"scan": record.id, "state": record.state.value, "images": record.images, **values}
-        for subscription in self._subscriptions:
-            if subscription.scan in (None, record.id):
-                subscription.put((name, event))
+        with self._lock:
+            self._count += 1
+            told = Told(self._id(self._count), name, event)
+            self._kept.append((self._count, record.id, told))
+            for subscription in self._subscriptions:
+                if subscription.scan in (None, record.id):
+                    subscription.put(told)
 
     def close(self) -> None:
         """End all subscriptions."""
         for subscription in self._subscriptions:
             subscription.close()
+
+    def _replay(self, subscription: Subscription, number: int | None) -> None:
+        oldest = self._kept[0][0] if self._kept else self._count + 1
+        if number is None or not oldest - 1 <= number <= self._count:
+            subscription.whole = False
+            return
+        for kept, scan, told in self._kept:
+            if kept > number and subscription.scan in (None, scan):
+                subscription.put(told)
+
+    def _id(self, number: int) -> str:
+        return f"{self._run}-{number}"
+
+    def _number(self, name: str) -> int | None:
+        """The number in an id of this run's; None for any other text, which a client may send."""
+        run, _, digits = name.rpartition("-")
+        known = run == self._run and digits.isascii() and digits.isdigit() and len(digits) < 20
+        return int(digits) if known else None

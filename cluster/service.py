@@ -89,7 +89,7 @@ class Service:
         self._draining = self._stopping = False
         self._data = DataFolder(config)
         self._spool, self._ledger, self._results = self._data.spool, self._data.ledger, self._data.results
-        self._feed = Feed(config.subscription_events)
+        self._feed = Feed(config.subscription_events, run=clocks.noise(4).hex())
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
         self._recorder = self._make_recorder()
         self._storer = self._make_storer()
@@ -256,11 +256,11 @@ class Service:
         live = self._lives.get(scan_id)
         return live.results.follow(start=start, timeout_s=timeout_s) if live else self._stored(scan_id, start)
 
-    def events(self, scan_id: str | None = None) -> Subscription:
-        """What happens to one scan or to all from now on."""
+    def events(self, scan_id: str | None = None, *, after: str = "") -> Subscription:
+        """What happens to one scan or to all: from now on, or behind the event with the id `after`."""
         if scan_id is not None:
             self.scan(scan_id)
-        return self._feed.subscribe(scan_id)
+        return self._feed.subscribe(scan_id, after=after)
 
     def wait(self, scan_id: str, timeout_s: float | None = None) -> ScanRecord:
         """The record once the scan has ended, or after `timeout_s`."""

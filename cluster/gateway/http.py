@@ -65,6 +65,7 @@ from cluster.job import (
     VerbError,
     no_descriptor,
 )
+from cluster.live import Told
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.service import Service
 from cluster.sources import HDF5_TYPE, MRD_TYPE
@@ -461,35 +462,47 @@ async def _waiting(context: Context, call: Callable[[], T]) -> T:
 # ---- events ----
 
 
+LastEventId = Annotated[str, Header(max_length=100)]
+
+
 @router.get("/v1/events", summary="What happens to all scans, as server-sent events")
-async def get_events(context: ContextOf) -> Response:
-    """Events `state` and `image`."""
-    return _following(context, _events(context, ""), "text/event-stream")
+async def get_events(context: ContextOf, last_event_id: LastEventId = "") -> Response:
+    """Events `state` and `image`, from now on or behind `Last-Event-ID`; `lost` where some in between are not known."""
+    return _following(context, _events(context, "", after=last_event_id), "text/event-stream")
 
 
 @router.get("/v1/scans/{scan}/events", summary="What happens to one scan, as server-sent events")
-async def get_scan_events(context: ContextOf, scan: str) -> Response:
-    """The state now, then events `state` and `image` until the scan ends."""
+async def get_scan_events(context: ContextOf, scan: str, last_event_id: LastEventId = "") -> Response:
+    """The state now, then events `state` and `image` until the scan ends; behind `Last-Event-ID` what came since."""
     await anyio.to_thread.run_sync(context.service.scan, scan)
-    return _following(context, _events(context, scan), "text/event-stream")
+    return _following(context, _events(context, scan, after=last_event_id), "text/event-stream")
 
 
-async def _events(context: Context, scan: str) -> AsyncIterator[bytes]:
+async def _events(context: Context, scan: str, *, after: str) -> AsyncIterator[bytes]:
     service, quiet_s = context.service, 0.0
-    subscription = await _waiting(context, partial(service.events, scan or None))
+    subscription = await _waiting(context, partial(service.events, scan or None, after=after))
     try:
-        yield b": events follow\n\n"
-        final = False
-        if scan:
-            record = await _waiting(context, partial(service.scan, scan))
-            final = record.state.final
-            yield _event("state", {"scan": scan, "state": record.state.value, "images": record.images})
+        resumed = bool(after) and subscription.whole
+        # A connection that breaks before the first event can be taken up all the same: behind the id that comes first,
+        # or for one scan not before its state was told.
+        place = "" if scan else f"id: {after if resumed else subscription.start}\n"
+        yield f": events follow\n{place}\n".encode()
+        if not subscription.whole:
+            yield _event(Told("" if scan else subscription.start, "lost", {"after": after}))
+        record = await _waiting(context, partial(service.scan, scan)) if scan else None
+        ended = record is not None and record.state.final
+        if record is not None and not resumed:
+            now = {"scan": scan, "state": record.state.value, "images": record.images}
+            yield _event(Told(subscription.start, "state", now))
+        final = ended and not resumed
         while not (final or context.stopping):
             event = await _waiting(context, partial(subscription.get, _SLICE_S))
             if event is not None:
-                yield _event(*event)
-                final = bool(scan) and State(event[1]["state"]).final
+                yield _event(event)
+                final = bool(scan) and State(event.values["state"]).final
                 quiet_s = 0.0
+            elif ended:  # who comes back has heard of the end already
+                final = True
             elif (quiet_s := quiet_s + _SLICE_S) >= service.config.keep_alive_s:
                 yield b": still here\n\n"
                 quiet_s = 0.0
@@ -497,8 +510,9 @@ async def _events(context: Context, scan: str) -> AsyncIterator[bytes]:
         subscription.close()
 
 
-def _event(name: str, values: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(values)}\n\n".encode()
+def _event(event: Told) -> bytes:
+    place = f"id: {event.id}\n" if event.id else ""
+    return f"{place}event: {event.name}\ndata: {json.dumps(event.values)}\n\n".encode()
 
 
 # ---- the server itself ----

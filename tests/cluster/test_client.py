@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from recon.mrd.wire import Decoder, encode_close
 from recon.scan import Image, Scan
 from tests.cluster import scans
 from tests.cluster.proxy import proxy
+from tests.cluster.test_service import NoWorkers
 from tests.end_to_end.running import Running, converse, eventually, running
 
 QUICK = Options(patience=Patience(first_pause_s=0.05, longest_pause_s=5.0, poll_s=0.05), random=lambda: 0.5)
@@ -269,14 +271,58 @@ def test_an_async_download_goes_on_too(server: Running, large: RemoteScan, tmp_p
     assert len(read_images(tmp_path / "images.h5")) == 6
 
 
-def test_events_end_with_the_connection(server: Running, large: RemoteScan) -> None:
+def test_events_go_on_where_the_connection_broke(server: Running) -> None:
+    """Each connection lasts for a few events: none is missing, none comes twice."""
+    count, gate = 12, threading.Event()
+    stream = scans.stream(scans.frames(count), scans.header(repetitions=count))
+
+    def slow() -> Iterator[bytes]:
+        yield stream[: len(stream) // 100]
+        gate.wait(30.0)
+        yield stream[len(stream) // 100 :]
+
     with (
-        proxy(server.http, down=lambda number: 200) as broken,
-        Client(broken.url, options=QUICK) as unlucky,
-        pytest.raises(LostError, match="went away"),
+        Client(server.http, options=QUICK) as client,
+        proxy(server.http, down=lambda number: 700) as broken,
+        Client(broken.url, options=replace(QUICK, patience=replace(QUICK.patience, attempts=3))) as unlucky,
     ):
-        list(RemoteScan(unlucky, large.record).events())
-    assert broken.connections == 1
+        sender = threading.Thread(target=client.submit, args=(slow(),), kwargs={"key": "events"})
+        sender.start()
+        assert eventually(lambda: client.find("events") is not None)
+        scan = unlucky.find("events")
+        assert scan is not None
+        listener = server.service.events(scan.id)
+        events = scan.events()
+        first = next(events)
+        gate.set()
+        rest = list(events)
+        sender.join()
+    listener.close()
+    expected = [(told.name, json.dumps(told.values)) for told in listener]
+    assert first[0] == "state"
+    assert rest == expected[-len(rest) :]
+    assert [name for name, _ in rest].count("image") == count
+    assert json.loads(rest[-1][1])["state"] == "done"
+    assert broken.connections > 3
+
+
+def test_events_that_a_restart_took_along_are_told_to_be_lost(tmp_path: Path) -> None:
+    with running(tmp_path, NoWorkers()) as server:
+        client = Client(server.http, options=QUICK)
+        scan = client.submit(scans.stream(scans.frames(1)))
+        events = scan.events()
+        assert next(events)[0] == "state"
+        port = int(server.http.rpartition(":")[2])
+    with running(tmp_path, http_port=port), client:
+        names, values = zip(*[(name, json.loads(data)) for name, data in events], strict=True)
+    assert names[:2] == ("lost", "state")
+    assert "lost" not in names[1:]
+    assert values[-1]["state"] == "done"
+
+
+def test_events_of_a_server_that_is_not_there() -> None:
+    with Client("http://127.0.0.1:1", options=QUICK) as nobody, pytest.raises(LostError, match="cannot be reached"):
+        next(nobody.events())
 
 
 def test_a_busy_server_is_asked_again(tmp_path: Path) -> None:

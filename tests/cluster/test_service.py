@@ -183,9 +183,10 @@ def test_events_reach_who_listens(service: Service) -> None:
     record = scans.run(service, scans.stream(scans.frames(2)))
     listener.close()
     seen = list(listener)
-    assert {values["scan"] for _, values in seen} == {record.id}
-    assert [name for name, _ in seen].count("image") == 2
-    assert seen[-1] == ("state", {"scan": record.id, "state": "done", "images": 2, "reason": ""})
+    assert {told.values["scan"] for told in seen} == {record.id}
+    assert [told.name for told in seen].count("image") == 2
+    assert seen[-1].name == "state"
+    assert seen[-1].values == {"scan": record.id, "state": "done", "images": 2, "reason": ""}
 
 
 def test_slow_listener_loses_the_oldest_and_is_told(tmp_path: Path) -> None:
@@ -195,7 +196,7 @@ def test_slow_listener_loses_the_oldest_and_is_told(tmp_path: Path) -> None:
         assert listener.lost > 0
         last = [listener.get(1.0), listener.get(1.0)]
         assert last[-1] is not None
-        assert last[-1][1]["state"] == "done"
+        assert last[-1].values["state"] == "done"
 
 
 # --- bad input ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -508,6 +509,36 @@ def test_events_of_a_scan_end_with_it(server: Running, http: httpx.Client, done:
     with http.stream("GET", f"/v1/scans/{done}/events") as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         assert list(events_of(answer)) == [("state", {"scan": done, "state": "done", "images": 3})]
+
+
+def test_events_go_on_behind_the_last_one_heard(server: Running, http: httpx.Client) -> None:
+    scan = http.post("/v1/scans", content=scans.stream(scans.frames(3)), headers=MRD).json()["scan"]
+    server.service.wait(scan, 30.0)
+    whole = [told for told in heard_by(server, "") if told[2]["scan"] == scan]
+    for number in range(len(whole) - 1):
+        again = http.get(f"/v1/scans/{scan}/events", headers={"last-event-id": whole[number][0]}).text
+        assert told_in(again) == whole[number + 1 :]
+    assert told_in(http.get(f"/v1/scans/{scan}/events", headers={"last-event-id": whole[-1][0]}).text) == []
+
+
+def heard_by(server: Running, after: str) -> list[tuple[str, str, dict[str, object]]]:
+    """Id, name and values of the events that the server has kept so far."""
+    subscription = server.service.events(after=after or f"{server.service._feed._run}-0")
+    subscription.close()
+    return [(told.id, told.name, dict(told.values)) for told in subscription]
+
+
+def told_in(text: str) -> list[tuple[str, str, dict[str, object]]]:
+    """The same of a stream of server-sent events."""
+    found = re.findall(r"^(?:id: (\S+)\n)?event: (\w+)\ndata: (.*)$", text, re.MULTILINE)
+    return [(place, name, json.loads(values)) for place, name, values in found]
+
+
+def test_events_that_are_not_known_any_more_are_told_to_be_lost(http: httpx.Client, done: str) -> None:
+    lost, now = told_in(http.get(f"/v1/scans/{done}/events", headers={"last-event-id": "before-7"}).text)
+    # Without an id of its own: who hears no more than this asks once more, and hears the state then.
+    assert lost == ("", "lost", {"after": "before-7"})
+    assert now[1:] == ("state", {"scan": done, "state": "done", "images": 3})
 
 
 def test_events_of_all_scans(server: Running, http: httpx.Client) -> None:
