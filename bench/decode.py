@@ -17,6 +17,7 @@ from recon.mrd.wire import AcquisitionRun
 from recon.scan import READOUT_HEAD, Readouts
 
 SIZES = ((1, 64), (8, 256), (32, 512))  # coils × samples: messages of 0.9, 17 and 131 kB
+STREAM_BYTES = 16_000_000
 _RUN_BYTES = 1 << 20  # encoded at a time
 
 
@@ -29,7 +30,7 @@ class _Case:
     acquisitions: list[ismrmrd.Acquisition]
 
 
-def measure(*, rounds: int = 10, stream_bytes: int = 16_000_000) -> list[Row]:
+def measure(*, rounds: int = 10, stream_bytes: int = STREAM_BYTES) -> list[Row]:
     """Rates in acquisitions/s, medians of `rounds` alternated runs over streams of about `stream_bytes`.
 
     `decode.*`: bytes in memory to arrays. `decode.stream.*`: the same through a receive buffer, which copies every byte

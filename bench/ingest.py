@@ -14,12 +14,10 @@ from pathlib import Path
 from bench import decode, sender, server
 from bench.report import Row, row
 from bench.sender import Load
-from bench.traffic import FrameSize
 
 MB = 1e6
 BLOCK = 1 << 20
 LOAD = Load(config="null", frames=16)  # of 33.5 MB each
-TOTAL = 16 * FrameSize().bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +28,21 @@ class Storage:
     memory: Path
 
 
-def measure(storage: Storage, *, rounds: int = 10) -> list[Row]:
-    """All rows of `bench ingest`."""
+def measure(
+    storage: Storage, *, rounds: int = 10, load: Load = LOAD, decoded_bytes: int = decode.STREAM_BYTES
+) -> list[Row]:
+    """All rows of `bench ingest`: decoding of `decoded_bytes` at a time, then `load` into our server and others."""
     return [
-        *decode.measure(),
-        *_beside_storage("ingest.disk", storage.disk, rounds=rounds),
-        *_beside_storage("ingest.memory", storage.memory, rounds=rounds),
-        *_beside_peer("ingest.peer.keep", storage.memory, rounds=rounds),
-        *_beside_peer("ingest.peer.drop", storage.memory, rounds=rounds),
+        *decode.measure(rounds=rounds, stream_bytes=decoded_bytes),
+        *_beside_storage("ingest.disk", storage.disk, rounds=rounds, load=load),
+        *_beside_storage("ingest.memory", storage.memory, rounds=rounds, load=load),
+        *_beside_peer("ingest.peer.keep", storage.memory, rounds=rounds, load=load),
+        *_beside_peer("ingest.peer.drop", storage.memory, rounds=rounds, load=load),
     ]
+
+
+def _total(load: Load) -> int:
+    return load.frames * load.size.bytes
 
 
 def write_rate(folder: Path, total: int) -> float:
@@ -81,32 +85,32 @@ def scratch(parent: Path) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
-def _beside_storage(name: str, parent: Path, *, rounds: int) -> list[Row]:
+def _beside_storage(name: str, parent: Path, *, rounds: int, load: Load) -> list[Row]:
     """Our ingest beside plain fsynced writes of as many bytes to the same storage."""
-    return _rows(name, parent, rounds=rounds, baseline=lambda folder: write_rate(folder, TOTAL))
+    return _rows(name, parent, rounds=rounds, load=load, baseline=lambda folder: write_rate(folder, _total(load)))
 
 
-def _beside_peer(name: str, memory: Path, *, rounds: int) -> list[Row]:
+def _beside_peer(name: str, memory: Path, *, rounds: int, load: Load) -> list[Row]:
     """Our ingest beside a per-acquisition server; one that keeps does so on the same memory-backed storage."""
     with scratch(memory) as kept, server.peer(name.rpartition(".")[2], kept / "scan") as other:
 
         def beside(folder: Path) -> float:
-            touch(folder, TOTAL)
-            rate = receive_rate(other, LOAD)
+            touch(folder, _total(load))
+            rate = receive_rate(other, load)
             (kept / "scan").unlink(missing_ok=True)
-            touch(folder, TOTAL)
+            touch(folder, _total(load))
             return rate
 
-        return _rows(name, memory, rounds=rounds, baseline=beside)
+        return _rows(name, memory, rounds=rounds, load=load, baseline=beside)
 
 
-def _rows(name: str, parent: Path, *, rounds: int, baseline: Callable[[Path], float]) -> list[Row]:
+def _rows(name: str, parent: Path, *, rounds: int, load: Load, baseline: Callable[[Path], float]) -> list[Row]:
     ours, theirs = [], []
     with scratch(parent) as folder, server.recon_cluster(folder / "data", "--ray", "off", "--workers", "1") as endpoint:
-        receive_rate(endpoint, LOAD)  # warm-up
+        receive_rate(endpoint, load)  # warm-up
         for _ in range(rounds):
             theirs.append(baseline(folder))
-            ours.append(receive_rate(endpoint, LOAD))
+            ours.append(receive_rate(endpoint, load))
             _forget(folder)
     return [row(name, ours, "MB/s", theirs)]
 

@@ -6,32 +6,32 @@ Every round starts a new server on empty storage and alternates with its baselin
 from __future__ import annotations
 
 import os
-import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from bench import inmemory, sender, server
-from bench.ingest import MB, TOTAL, Storage, scratch, touch, write_rate
-from bench.report import Row, row
+from bench.ingest import MB, Storage, scratch, touch, write_rate
+from bench.report import Row, percentiles, row
 from bench.sender import Load
 from bench.traffic import FrameSize
 
-PERCENTILES = (50, 95, 99)
 FASTEST = 1.2e9  # bytes per second that no run here exceeds: what must be touched before it
 WORKERS = 2
+BASELINE_FRAMES = 16  # written to the disk on their own
 Results = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How to measure: where, with which Ray, how long each run sends, how many rounds."""
+    """How to measure: where, with which Ray, how long each run sends, how many rounds, frames of which size."""
 
     storage: Storage
     ray: str
     seconds: float
     rounds: int
+    size: FrameSize = field(default_factory=FrameSize)
 
 
 def steady(plan: Plan, *, scanners: Sequence[int] = (1, 4)) -> list[Row]:
@@ -72,7 +72,7 @@ def _in_memory(plan: Plan, scanners: int) -> list[Row]:
     with server.peer("fft") as other:
 
         def beside() -> float:
-            return frame_rate(other, Load(frames=20), scanners=1)[0]
+            return frame_rate(other, Load(frames=20, size=plan.size), scanners=1)[0]
 
         return _rows(f"load.memory.{scanners}", plan, scanners, folder=plan.storage.memory, baseline=beside)
 
@@ -80,13 +80,13 @@ def _in_memory(plan: Plan, scanners: int) -> list[Row]:
 def _on_disk(plan: Plan, scanners: int) -> list[Row]:
     def sequential() -> float:
         with scratch(plan.storage.disk) as folder:
-            return write_rate(folder, TOTAL)
+            return write_rate(folder, BASELINE_FRAMES * plan.size.bytes)
 
     return _rows(f"load.disk.{scanners}", plan, scanners, folder=plan.storage.disk, baseline=sequential)
 
 
 def _rows(name: str, plan: Plan, scanners: int, *, folder: Path, baseline: Callable[[], float]) -> list[Row]:
-    load = Load(seconds=plan.seconds)
+    load = Load(seconds=plan.seconds, size=plan.size)
     ours, theirs, seen = [], [], []
     for _ in range(plan.rounds):
         theirs.append(baseline())
@@ -122,7 +122,5 @@ def frame_rate(endpoint: server.Endpoint, load: Load, *, scanners: int) -> tuple
 def latencies(name: str, results: Results) -> list[Row]:
     """Rows of the time from a frame's last readout to its image: first frame of each scan, and percentiles over all."""
     first = [result["latency_s"][0] for result in results]
-    every = sorted(value for result in results for value in result["latency_s"])
-    cuts = statistics.quantiles(every, n=100, method="inclusive")
-    rows = [Row(f"{name}.last_readout_to_image.p{p}", cuts[p - 1], "s", samples=(cuts[p - 1],)) for p in PERCENTILES]
-    return [row(f"{name}.first_image", first, "s"), *rows]
+    every = [value for result in results for value in result["latency_s"]]
+    return [row(f"{name}.first_image", first, "s"), *percentiles(f"{name}.last_readout_to_image", every)]

@@ -1,58 +1,52 @@
 """`recon-cluster bench load --protocol`: simulated scans through a running cluster, as fast as the wire takes them.
 
-The scanners are threads of this process and share its interpreter; what they send is made before any clock starts.
+Each scanner is a process of its own; what it sends is made before any clock starts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import cycle, islice
+from collections.abc import Sequence
+from itertools import chain, cycle, islice
+from typing import Any
 
-from bench import server
-from bench.ingest import MB, scratch
-from bench.load import PERCENTILES, Plan
-from bench.report import Row, row
-from cluster.scanner import SimulatedScanner, play
-from recon.simulate.scans import SimulatedScan, simulate
+from bench import player, server
+from bench.ingest import scratch
+from bench.load import Plan
+from bench.report import Row, percentiles, row
+from recon.simulate.scans import find
 
 
 def measure(plan: Plan, names: Sequence[str], *, scanners: int, repetitions: int | None = None) -> list[Row]:
-    """Rows of each protocol, dealt out in turn to as many `scanners` at once; raises ReconError where one fails.
+    """Rows of each protocol, dealt out in turn to as many `scanners` at once; raises RecipeError on an unknown one.
 
-    Over all rounds: rates in MB/s and readouts/s while sending, images of a scan, and percentiles of the time from an
-    image's last readout to the image. `repetitions` shortens the scans.
+    In each round each scanner plays for `plan.seconds`, one scan at least; `repetitions` shortens the scans. Over all
+    rounds: rates in MB/s and readouts/s while sending, images of a scan, and percentiles of the time from an image's
+    last readout to the image.
     """
-    made = {name: simulate(name, repetitions=repetitions) for name in names}
-    played = [scanner for _ in range(plan.rounds) for scanner in _round(plan, made, scanners)]
+    dealt = list(islice(cycle([find(name).name for name in names]), scanners))
+    results = [result for _ in range(plan.rounds) for result in _round(plan, dealt, repetitions)]
     return [
         entry
-        for name in made
-        for entry in _rows(f"load.{name}.{scanners}", [one for one in played if one.name == name])
+        for name in dict.fromkeys(dealt)
+        for entry in _rows(f"load.{name}.{scanners}", [one for one in results if one["protocol"] == name])
     ]
 
 
-def _round(plan: Plan, made: Mapping[str, SimulatedScan], scanners: int) -> list[SimulatedScanner]:
-    dealt = [SimulatedScanner(scan, speed=0.0) for scan in islice(cycle(made.values()), scanners)]
+def _round(plan: Plan, dealt: Sequence[str], repetitions: int | None) -> list[dict[str, Any]]:
     with (
         scratch(plan.storage.memory) as folder,
         server.recon_cluster(folder / "data", "--ray", plan.ray) as endpoint,
     ):
-        errors = play(dealt, lambda one: one.over_tcp(endpoint.host, endpoint.port), watch=lambda _: None)
-    for error in errors:
-        raise error
-    return dealt
+        return player.run(endpoint, dealt, seconds=plan.seconds, repetitions=repetitions)
 
 
-def _rows(known: str, played: Sequence[SimulatedScanner]) -> list[Row]:
-    """Rows of one protocol; none where there were fewer scanners than protocols."""
-    if not played:
-        return []
-    seen = [one.status() for one in played]
-    latencies = sorted(value for one in played for value in one.latencies_s)
-    cuts = [(percent, latencies[min(len(latencies) - 1, percent * len(latencies) // 100)]) for percent in PERCENTILES]
+def _rows(known: str, results: Sequence[dict[str, Any]]) -> list[Row]:
+    def every(field: str) -> list[float]:
+        return list(chain.from_iterable(result[field] for result in results))
+
     return [
-        row(known, [one.bytes_per_s / MB for one in seen], "MB/s"),
-        row(f"{known}.readouts", [one.readouts_per_s for one in seen], "readouts/s"),
-        row(f"{known}.images", [float(one.images) for one in seen], "1"),
-        *(row(f"{known}.last_readout_to_image.p{percent}", [value], "s") for percent, value in cuts),
+        row(known, every("mb_per_s"), "MB/s"),
+        row(f"{known}.readouts", every("readouts_per_s"), "readouts/s"),
+        row(f"{known}.images", every("images"), "1"),
+        *percentiles(f"{known}.last_readout_to_image", every("latency_s")),
     ]

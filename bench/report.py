@@ -14,6 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+PERCENTILES = (50, 95, 99)
 PACKAGES = ("numpy", "scipy", "finufft", "pyfftw", "ray", "torch", "h5py", "ismrmrd", "uvicorn", "cupy-cuda13x")
 
 
@@ -34,6 +35,12 @@ def row(name: str, samples: Sequence[float], unit: str, baseline: Sequence[float
     base = statistics.median(baseline) if baseline else None
     ratio = statistics.median(s / b for s, b in zip(samples, baseline, strict=True)) if baseline else None
     return Row(name, statistics.median(samples), unit, base, ratio, tuple(samples))
+
+
+def percentiles(name: str, seconds: Sequence[float]) -> list[Row]:
+    """Rows of the percentiles of durations, interpolated between the two nearest (of one alone, that one)."""
+    cuts = statistics.quantiles(seconds, n=100, method="inclusive") if len(seconds) > 1 else [seconds[0]] * 99
+    return [Row(f"{name}.p{p}", cuts[p - 1], "s", samples=(cuts[p - 1],)) for p in PERCENTILES]
 
 
 def environment() -> dict[str, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench import together
 from bench.server import Endpoint
 from bench.traffic import MAX_FRAMES, Frames, FrameSize
 from recon.mrd import wire
@@ -40,15 +40,7 @@ def run(endpoint: Endpoint, load: Load, *, scanners: int = 1) -> list[dict[str, 
     where = (endpoint.host, endpoint.port, load.config, load.seconds, load.frames)
     what = (size.coils, size.lines, size.samples, size.acceleration)
     command = [sys.executable, "-m", "bench.sender", *map(str, where + what)]
-    senders = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(scanners)
-    ]
-    for sender in senders:
-        sender.stdout.readline()  # type: ignore[union-attr]  # a pipe was asked for
-    for sender in senders:
-        sender.stdin.write("go\n")  # type: ignore[union-attr]
-        sender.stdin.flush()  # type: ignore[union-attr]
-    return [json.loads(sender.communicate()[0]) for sender in senders]
+    return together.run([command] * scanners)
 
 
 class Receiver(threading.Thread):

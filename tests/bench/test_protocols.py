@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from bench import protocols
+from bench import player, protocols
 from bench.ingest import Storage
 from bench.load import Plan
+from bench.report import percentiles
+from bench.server import Endpoint
 from recon.errors import RecipeError
+from recon.simulate.scans import simulate
+from tests.end_to_end.running import running
 
 
 @pytest.mark.timeout(120)
@@ -25,7 +29,41 @@ def test_two_protocols_on_three_scanners(tmp_path: Path) -> None:
         assert 0 <= latencies[0] <= latencies[1] <= latencies[2]
 
 
+def test_a_scanner_plays_on_for_its_seconds_and_warms_up_before(tmp_path: Path) -> None:
+    simulated = simulate("brain-se", repetitions=1)
+    with running(tmp_path) as ours:
+        endpoint = Endpoint(*ours.mrd, ours.http, 0)
+        (once,) = player.run(endpoint, ["brain-se"], seconds=0.0, repetitions=1)
+        assert len(ours.service.scans()) == 2  # one that is not measured, and one that is
+        first = next(player.play(simulated, endpoint, seconds=0.0)).status()
+        seconds = 3 * first.sending_s
+        played = [scanner.status() for scanner in player.play(simulated, endpoint, seconds=seconds)]
+    sending_s = [status.sending_s for status in played]
+    assert sum(sending_s[:-1]) < seconds <= sum(sending_s)
+    assert once["protocol"] == "brain-se"
+    assert once["images"] == [len(simulated.truth)]
+    assert len(once["latency_s"]) == len(simulated.truth)
+    assert all(status.images == len(simulated.truth) for status in played)
+
+
 def test_an_unknown_protocol_is_refused(tmp_path: Path) -> None:
     plan = Plan(Storage(tmp_path, tmp_path), ray="off", seconds=0.0, rounds=1)
     with pytest.raises(RecipeError, match="nonsense"):
         protocols.measure(plan, ["nonsense"], scanners=1)
+
+
+def test_a_scanner_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
+    nobody = Endpoint("127.0.0.1", 1, "", 0)
+    with pytest.raises(RuntimeError, match="a scanner of the load generator failed: see its message above"):
+        player.run(nobody, ["brain-se"], seconds=0.0, repetitions=1)
+    assert "brain-se: the server at 127.0.0.1:1 cannot be reached" in capfd.readouterr().err
+
+
+def test_percentiles_are_interpolated() -> None:
+    """Of 0, 1, … 100 each percentile is its own number; one value is all of its percentiles."""
+    assert [(row.id, row.value, row.unit) for row in percentiles("a", [float(n) for n in range(100, -1, -1)])] == [
+        ("a.p50", 50.0, "s"),
+        ("a.p95", 95.0, "s"),
+        ("a.p99", 99.0, "s"),
+    ]
+    assert [row.value for row in percentiles("a", [3.0])] == [3.0] * 3

@@ -1,0 +1,31 @@
+"""Processes of the load generator that begin at the same moment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from typing import Any
+
+
+def run(commands: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
+    """Start all `commands`, wait for a line of each, tell all to go, and return the JSON object that each prints.
+
+    Raises RuntimeError when one of them fails; its reason is on standard error.
+    """
+    processes = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
+    ]
+    try:
+        if all(process.stdout.readline() for process in processes):  # type: ignore[union-attr]  # a pipe was asked for
+            for process in processes:
+                process.stdin.write("go\n")  # type: ignore[union-attr]
+                process.stdin.flush()  # type: ignore[union-attr]
+            said = [process.communicate()[0] for process in processes]
+            if not any(process.returncode for process in processes):
+                return [json.loads(words) for words in said]
+        raise RuntimeError("a scanner of the load generator failed: see its message above")
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
