@@ -1,4 +1,4 @@
-"""ESPIRiT beside `bart ecalib`, and GRAPPA from readouts to image: time, error against exact truth, peak memory.
+"""ESPIRiT beside `bart ecalib`, and GRAPPA from readouts to image: time and error against exact truth.
 
 Both sides use as many threads as OMP_NUM_THREADS allows: 1 is the steadiest. `python -m bench.calibration` shows them.
 """
@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import time
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,8 +57,7 @@ def espirit_rows(rounds: int) -> list[report.Row]:
             ways["bart"] = lambda: command([bart, *BART, str(source), str(target)])
         samples = timed(ways, rounds)
     judge = samples.pop("bart", ())
-    rows = [report.row(name, values, "ms", judge) for name, values in samples.items()]
-    return [*rows, peak("espirit.256-8c.peak", ways["espirit.256-8c"])]
+    return [report.row(name, values, "ms", judge) for name, values in samples.items()]
 
 
 def full_kspace(device: Kernels) -> Complex:
@@ -107,7 +105,6 @@ def grappa_rows(rounds: int) -> list[report.Row]:
     return [
         report.row(name, samples[name], "ms"),
         report.row(f"{name}.nrmse", [job.error("grappa")], "1", [job.error("fft")]),
-        peak(f"{name}.peak", lambda: job.run("grappa", cache)),
     ]
 
 
@@ -147,16 +144,6 @@ def timed(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[
             if counted >= 0:
                 samples[name].append(1e3 * (time.perf_counter() - start))
     return samples
-
-
-def peak(name: str, work: Callable[[], object]) -> report.Row:
-    """The most memory that `work` holds at once, its result among it."""
-    tracemalloc.start()
-    try:
-        work()
-        return report.row(name, [tracemalloc.get_traced_memory()[1] / 1e6], "MB")
-    finally:
-        tracemalloc.stop()
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import sqrt
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 import kernels
 from bench import nufft_sides
-from bench.nufft_sides import MissingError, Problem, Side, needed, radial
+from bench.nufft_sides import Clock, Problem, Side, needed, radial
 from bench.report import Row, row
 from kernels.contract import Complex
 from recon.operators import nufft_sense
@@ -97,7 +97,7 @@ def solve_with(frame: Frame, side: Side) -> Solve:
 def solve_sigpy(frame: Frame) -> Solve:
     """SigPy's SenseRecon as its documentation calls it."""
     app = needed("sigpy.mri").app
-    coordinates = frame.problem.points * np.float32(SIZE / (2 * np.pi))
+    coordinates = frame.problem.points * np.float32(frame.problem.shape[0] / (2 * np.pi))
 
     def solve() -> Complex:
         recon = app.SenseRecon(frame.kspace, frame.maps, coord=coordinates, max_iter=ITERATIONS, show_pbar=False)
@@ -107,34 +107,47 @@ def solve_sigpy(frame: Frame) -> Solve:
     return solve
 
 
-def solvers(frame: Frame, threads: int) -> tuple[dict[str, Solve], list[str]]:
-    """The others' solvers by name, and what is missing."""
+def solve_mrpro(frame: Frame) -> Solve:
+    """MRpro's conjugate gradients over its Toeplitz operator, which is made before."""
+    torch, optimizers = needed("torch"), needed("mrpro.algorithms.optimizers")
+    data, operators = needed("mrpro.data"), needed("mrpro.operators")
+    coils, samples = frame.kspace.shape
+    n = frame.problem.shape[0]
+    cycles = np.ascontiguousarray(frame.problem.points.T * np.float32(n / (2 * np.pi)))
+    ky, kx = (torch.from_numpy(axis.reshape(1, 1, 1, 1, samples)) for axis in cycles)
+    size = data.SpatialDimension(1, n, n)
+    trajectory = data.KTrajectory(kz=torch.zeros(1, 1, 1, 1, 1), ky=ky, kx=kx)
+    transform = operators.FourierOp(recon_matrix=size, encoding_matrix=size, traj=trajectory)
+    whole = transform @ operators.SensitivityOp(torch.from_numpy(frame.maps)[None, :, None])
+    normal, kspace = whole.gram, torch.from_numpy(frame.kspace).reshape(1, coils, 1, 1, samples)
+
+    def solve() -> Complex:
+        (x,) = optimizers.cg(normal, whole.adjoint(kspace)[0], max_iterations=ITERATIONS, tolerance=0.0)
+        image: Complex = x.numpy().reshape(n, n)
+        return image
+
+    return solve
+
+
+SOLVERS: dict[str, Callable[[Frame], Solve]] = {"sigpy": solve_sigpy, "mrpro": solve_mrpro}
+
+
+def plain(frame: Frame, threads: int) -> tuple[str, Solve]:
+    """Plain CG over FINUFFT's plans, at the setting that is fastest at our error."""
     x = frame.maps * frame.truth
     truth = nufft_sides.exact(frame.problem, x)
     error = nufft_sides.distance(nufft_sides.ours(frame.problem, threads).forward(x), truth)
     best = nufft_sides.finufft_best(frame.problem, threads, x=x, truth=truth, error=1.02 * error)
-    found, missing = {f"plain CG over {best.name}": solve_with(frame, best)}, []
-    try:
-        found["sigpy SenseRecon"] = solve_sigpy(frame)
-    except MissingError as reason:
-        missing.append(f"cg-sense: {reason}")
-    return found, missing
+    return f"plain CG over {best.name}", solve_with(frame, best)
 
 
-def measure(*, rounds: int, threads: int) -> tuple[list[Row], list[str]]:
-    """Rows of the warm solver and of whole processes, each beside the others in alternation; and what is missing."""
-    frame = make_frame()
-    mine = solve_ours(frame, threads)
-    found, missing = solvers(frame, threads)
-    reference = mine()
-    rows = [row("cg-sense.nrmse.ours", [nufft_sides.distance(reference, frame.truth)], "1")]
-    for name, solve in found.items():
-        rows.append(row(f"cg-sense.nrmse.{name}", [nufft_sides.distance(solve(), frame.truth)], "1"))
-        ours, theirs = nufft_sides.alternated(mine, solve, rounds)
-        rows.append(row(f"cg-sense.solver vs {name}", ours, "ms", theirs))
-    if shutil.which("bart") is None:
-        return rows, [*missing, "cg-sense as a whole process: bart is not on PATH"]
-    return rows + process_rows(frame, rounds, threads), missing
+def solver_rows(frame: Frame, mine: Solve, name: str, solve: Solve, clock: Clock, rounds: int) -> list[Row]:
+    """Error and time of another solver, ours beside it in alternation."""
+    ours, theirs = nufft_sides.alternated(partial(nufft_sides.seconds, mine), clock, rounds)
+    return [
+        row(f"cg-sense.nrmse.{name}", [nufft_sides.distance(solve(), frame.truth)], "1"),
+        row(f"cg-sense.solver vs {name}", ours, "ms", theirs),
+    ]
 
 
 def process_rows(frame: Frame, rounds: int, threads: int) -> list[Row]:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench import report
 
+RIVALS = ("sigpy", "torchkbnufft", "mri-nufft", "mrpro")
+ENVIRONMENTS = f"the Python of an environment that has PACKAGE: {', '.join(RIVALS)} (default: this one)"
 MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (default: %(default)s)"
 
 
@@ -33,6 +38,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     load.add_argument("--seconds", type=float, default=3.0, metavar="S", help="of sending in one run")
     load.add_argument("--ray", default="local", metavar="local|off", help="workers as Ray actors or plain processes")
     numeric = kinds.add_parser("kernels", help="NUFFT, CG-SENSE, ESPIRiT and GRAPPA on the CPU beside other packages")
+    numeric.add_argument("--quick", action="store_true", help="one trajectory and three rounds: about a minute")
+    other: dict[str, Any] = {"action": "append", "default": [], "type": _environment, "metavar": "PACKAGE=PYTHON"}
+    numeric.add_argument("--env", help=ENVIRONMENTS, **other)
     numeric.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all cores)")
     accuracy = kinds.add_parser("methods", help="every method's error on simulated scans with exact truth")
     accuracy.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
@@ -82,12 +90,30 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
 
 
 def _measure_kernels(args: argparse.Namespace) -> list[report.Row]:
+    from rich.console import Console
+    from rich.progress import Progress
+
     from bench import kernels  # needs the CPU libraries, which a client's host lacks
 
-    rows, missing = kernels.measure(rounds=args.rounds, threads=args.threads)
+    rounds = min(args.rounds, 3) if args.quick else args.rounds
+    plan = kernels.Plan(rounds, args.threads, quick=args.quick, pythons=dict(args.env))
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("", total=sum(1 for _ in kernels.steps(plan, {})))
+
+        def begin(name: str) -> None:
+            progress.update(task, description=name, advance=1 if progress.tasks[0].description else 0)
+
+        rows, missing = kernels.measure(plan, begin=begin)
     for what in missing:
         print(f"not measured, {what}")
     return rows
+
+
+def _environment(pair: str) -> tuple[str, str]:
+    package, _, python = pair.partition("=")
+    if package not in RIVALS or shutil.which(python) is None:
+        raise argparse.ArgumentTypeError(f"{pair!r}, expected one of {', '.join(RIVALS)}, '=' and a Python: correct it")
+    return package, python
 
 
 def _measure_methods() -> list[report.Row]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 
-from bench import calibration, cg_sense, nufft_sides
+from bench import calibration, cg_sense, nufft_sides, peak
 from bench.nufft_sides import MissingError, Problem, Side, koosh_ball, radial, spiral, stack_of_stars
 from bench.report import Row, row
+from bench.rivals import Rival, matched, open_rivals, remote_solver
 from kernels.contract import Complex
 from kernels.cpu.tuning import convolution_ns, nufft_ns
 
@@ -20,73 +23,112 @@ MARGIN = 0.25  # of eps that FINUFFT is asked for, see kernels.cpu.nufft
 def problems() -> list[Problem]:
     """What is measured: 2-D radial and spiral, stack of stars, koosh-ball."""
     few, many = radial(64, 512), radial(256, 512)
+    stars, ball = stack_of_stars(32, 48, 256), koosh_ball(2000, 128)
     return [
         Problem("radial 256² × 1", few, (256, 256), 1),
         Problem("radial 256² × 8", few, (256, 256), 8),
         Problem("radial 256² × 32", few, (256, 256), 32),
         Problem("dense radial 256² × 8", many, (256, 256), 8),
         Problem("spiral 320² × 16", spiral(32, 4000, 8), (320, 320), 16),
-        Problem("stack of stars 32 × 128² × 4", stack_of_stars(32, 48, 256), (32, 128, 128), 4),
-        Problem("koosh-ball 64³ × 4", koosh_ball(2000, 128), (64, 64, 64), 4),
+        Problem("stack of stars 32 × 128² × 1", stars, (32, 128, 128), 1),
+        Problem("stack of stars 32 × 128² × 4", stars, (32, 128, 128), 4),
+        Problem("koosh-ball 64³ × 1", ball, (64, 64, 64), 1),
+        Problem("koosh-ball 64³ × 4", ball, (64, 64, 64), 4),
     ]
 
 
-def measure(*, rounds: int = 10, threads: int = 2) -> tuple[list[Row], list[str]]:
-    """All rows of `bench kernels`, and what could not be measured because it is not installed."""
-    rows: list[Row] = []
-    missing: set[str] = set()
+# One coil in 3-D, and not 32 in 2-D: the others take minutes for more.
+RIVALED = ("radial 256² × 8", "spiral 320² × 16", "stack of stars 32 × 128² × 1", "koosh-ball 64³ × 1")
+QUICK = "radial 256² × 8"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, and where: `pythons` by package, for those that live in an environment of their own."""
+
+    rounds: int = 10
+    threads: int = 2
+    quick: bool = False
+    pythons: Mapping[str, str] = field(default_factory=dict)
+
+
+Step = Callable[[], tuple[list[Row], list[str]]]
+
+
+def steps(plan: Plan, rivals: Mapping[str, Rival]) -> Iterator[tuple[str, Step]]:
+    """What is measured, by name, in order: each returns its rows, and what was missing for others."""
     for problem in problems():
-        found, absent = measure_problem(problem, rounds, threads)
-        rows += found
-        missing |= set(absent)
-    found, absent = cg_sense.measure(rounds=rounds, threads=threads)
-    rows += [*found, *calibration.measure(rounds=rounds), *crossover(rounds)]
-    return rows, sorted(missing | set(absent))
+        if not plan.quick or problem.name == QUICK:
+            yield problem.name, partial(measure_problem, problem, plan, rivals)
+    yield "cg-sense", partial(measure_cg_sense, plan, rivals)
+    yield "espirit and grappa", lambda: (calibration.measure(rounds=plan.rounds), [])
+    yield "peak memory", lambda: (peak.measure(), [])
+    if not plan.quick:
+        yield "convolution or pair", lambda: (crossover(plan.rounds), [])
 
 
-def measure_problem(problem: Problem, rounds: int, threads: int) -> tuple[list[Row], list[str]]:
+def measure(plan: Plan, *, begin: Callable[[str], None] = lambda _: None) -> tuple[list[Row], list[str]]:
+    """All rows of `bench kernels`, and what could not be measured; `begin` is told the name of each step."""
+    rows: list[Row] = []
+    missing: list[str] = []
+    with open_rivals(plan.pythons, {**nufft_sides.MAKERS, **cg_sense.SOLVERS}, plan.threads) as rivals:
+        for name, step in steps(plan, rivals):
+            begin(name)
+            found, absent = step()
+            rows += found
+            missing += absent
+    return rows, sorted(set(missing))
+
+
+def measure_problem(problem: Problem, plan: Plan, rivals: Mapping[str, Rival]) -> tuple[list[Row], list[str]]:
     """Ours beside each other side, for one trajectory."""
     rng = np.random.default_rng(0)
     x = nufft_sides.noise(rng, problem.coils, *problem.shape)
     y = nufft_sides.noise(rng, problem.coils, len(problem.points))
-    truth, ours = nufft_sides.exact(problem, x), nufft_sides.ours(problem, threads)
-    error = nufft_sides.distance(ours.forward(x), truth)
-    best = nufft_sides.finufft_best(problem, threads, x=x, truth=truth, error=SLACK * error)
-    rows = [row(f"{problem.name}: error", [error], "1"), *compared(problem, ours, best, rounds, x=x, y=y)]
-    sides, missing = available(problem, threads)
-    for side in sides:
-        rows.append(row(f"{problem.name}: error {side.name}", [nufft_sides.distance(side.forward(x), truth)], "1"))
-        rows += compared(problem, ours, side, rounds, x=x, y=y)
-    return rows, missing
-
-
-def available(problem: Problem, threads: int) -> tuple[list[Side], list[str]]:
-    """The other packages' sides, for 2-D and the usual coils (3-D takes them minutes), and what is missing."""
-    sides = [nufft_sides.finufft_plain(problem, threads)]
-    missing: list[str] = []
-    if problem.coils in (1, 32) or len(problem.shape) == 3:
-        return sides, missing
-    for name, make in nufft_sides.others(problem):
+    truth, ours = nufft_sides.exact(problem, x), nufft_sides.ours(problem, plan.threads)
+    error = SLACK * nufft_sides.distance(ours.forward(x), truth)
+    best = nufft_sides.finufft_best(problem, plan.threads, x=x, truth=truth, error=error)
+    sides, missing = [best, nufft_sides.finufft_plain(problem, plan.threads)], []
+    rows = [row(f"{problem.name}: error", [error / SLACK], "1")]
+    for name in nufft_sides.MAKERS if problem.name in RIVALED else ():
         try:
-            sides.append(make())
-        except MissingError:
-            missing.append(f"{name} is not installed")
-    return sides, missing
+            sides.append(matched(rivals[name], problem, x=x, truth=truth, error=error))
+        except MissingError as reason:
+            missing.append(str(reason))
+    for side in sides:
+        one = nufft_sides.distance(side.forward(x[:1] if side.clock else x), truth[:1] if side.clock else truth)
+        rows.append(row(f"{problem.name}: error {side.name}", [one], "1"))
+        rows += compared(problem, ours, side, plan.rounds, x=x, y=y)
+    return rows, missing
 
 
 def compared(problem: Problem, ours: Side, other: Side, rounds: int, *, x: Complex, y: Complex) -> list[Row]:
     """Times of planning, forward, adjoint and normal, ours over theirs."""
-    works: dict[str, Callable[[Side], Callable[[], object]]] = {
-        "plan": lambda side: side.make,
-        "forward": lambda side: lambda: side.forward(x),
-        "adjoint": lambda side: lambda: side.adjoint(y),
-        "normal": lambda side: lambda: side.normal(x),
-    }
     rows = []
-    for name, work in works.items():
-        mine, theirs = nufft_sides.alternated(work(ours), work(other), rounds)
+    for what, values in {"make": x, "forward": x, "adjoint": y, "normal": x}.items():
+        first, second = (nufft_sides.clock(side, what, values) for side in (ours, other))
+        mine, theirs = nufft_sides.alternated(first, second, rounds)
+        name = "plan" if what == "make" else what
         rows.append(row(f"{problem.name}: {name} vs {other.name}", mine, "ms", theirs))
     return rows
+
+
+def measure_cg_sense(plan: Plan, rivals: Mapping[str, Rival]) -> tuple[list[Row], list[str]]:
+    """The warm solver beside others, and as a whole process beside BART's."""
+    frame, missing = cg_sense.make_frame(), []
+    mine = cg_sense.solve_ours(frame, plan.threads)
+    rows = [row("cg-sense.nrmse.ours", [nufft_sides.distance(mine(), frame.truth)], "1")]
+    name, solve = cg_sense.plain(frame, plan.threads)
+    rows += cg_sense.solver_rows(frame, mine, name, solve, partial(nufft_sides.seconds, solve), plan.rounds)
+    for name in cg_sense.SOLVERS:
+        try:
+            solve, clock = remote_solver(rivals[name], frame)
+            rows += cg_sense.solver_rows(frame, mine, name, solve, clock, plan.rounds)
+        except MissingError as reason:
+            missing.append(f"cg-sense: {reason}")
+    if shutil.which("bart") is None:
+        return rows, [*missing, "cg-sense as a whole process: bart is not on PATH"]
+    return rows + cg_sense.process_rows(frame, plan.rounds, plan.threads), missing
 
 
 def crossover(rounds: int) -> list[Row]:
@@ -101,7 +143,8 @@ def crossover(rounds: int) -> list[Row]:
             problem = Problem(f"crossover {shape} × {len(points)}", points, shape, 1)
             convolution, pair = (normal_of(problem, convolves=how) for how in (True, False))
             x = nufft_sides.noise(rng, *shape)
-            ours, theirs = nufft_sides.alternated(partial(convolution, x), partial(pair, x), rounds)
+            first, second = (partial(nufft_sides.seconds, partial(way, x)) for way in (convolution, pair))
+            ours, theirs = nufft_sides.alternated(first, second, rounds)
             expected = [convolution_ns(shape) / 1e6], [2 * nufft_ns(len(points), shape, eps=MARGIN * 1e-4) / 1e6]
             rows += [
                 row(f"{problem.name}: convolution vs pair", ours, "ms", theirs),

@@ -45,8 +45,7 @@ def espirit(
     Their phase is relative to the strongest combination of coils. Raises ValueError for a calibration region or a
     number of sets that cannot be used.
 
-    Beside the result: 8 · sets · min(coils, VIRTUAL) bytes per voxel, 3 · TILE_BYTES, and 24 · unknowns² bytes for
-    unknowns = min(coils, VIRTUAL) · samples of a patch.
+    Needs `espirit_bytes`.
     """
     widths = patch_widths(calibration.shape[1:])
     basis = strongest_coils(calibration)
@@ -67,6 +66,17 @@ def espirit(
         maps[:, :, z, rows] = (basis @ (aligned(found) * weight(value, crop, soft=soft)[:, None])).reshape(shape)
         values[:, z, rows] = value.reshape(shape[0], *shape[2:])
     return maps, values
+
+
+def espirit_bytes(coils: int, grid: Shape3, *, sets: int = 1) -> int:
+    """What `espirit` needs, its result among it, for regions that are larger than a patch.
+
+    Maps and eigenvalues; 8 · sets · min(coils, VIRTUAL) bytes per voxel for starting vectors; 3 · TILE_BYTES; and
+    24 · unknowns² bytes for unknowns = min(coils, VIRTUAL) · samples of a patch.
+    """
+    virtual, voxels = min(coils, VIRTUAL), prod(grid)
+    unknowns = virtual * (WIDTH**2 if grid[0] == 1 else WIDTH_VOLUME**3)
+    return sets * voxels * (8 * coils + 4 + 8 * virtual) + 3 * TILE_BYTES + 24 * unknowns**2
 
 
 def patch_widths(region: Sequence[int]) -> Shape3:

@@ -149,7 +149,7 @@ def calibrate(
     unknowns, solved for all its targets and coils at once. Raises CalibrationError where the region is too small, with
     the methods to use `instead`.
 
-    Beside the weights: 2 · (EQUATIONS + 3) · 8 · unknowns² bytes where kx is long, never much more.
+    Beside the weights: `calibration_bytes` where kx is long, never much more.
     """
     calibration = central(calibration)
     planes = calibration.shape[1]
@@ -164,6 +164,14 @@ def calibrate(
         f" centre of k-space, too few to calibrate an acceleration of {lattice.acceleration} with {len(calibration)}"
         f" coils: measure more calibration lines or use {instead}"
     )
+
+
+def calibration_bytes(coils: int, sources: int) -> int:
+    """What `calibrate` needs for targets of so many source lines: 2 · (EQUATIONS + 3) values for each pair of unknowns.
+
+    The equations and their real parts, the normal matrix as made, as added up, and as factored.
+    """
+    return 2 * (EQUATIONS + 3) * 8 * (coils * WIDTH * sources) ** 2
 
 
 def central(calibration: Complex) -> Complex:

@@ -164,11 +164,27 @@ class CpuNufft:
 
 
 def size_bytes(points: int, shape: tuple[int, ...]) -> int:
-    """About what a plan holds: coordinates in double precision and FINUFFT's copy with its order, a fine grid, and the
-    response of the normal operator."""
-    axes, voxels = len(shape), prod(shape)
+    """About what a plan holds, with the response of the normal operator where that is a convolution."""
     convolves = prefers_toeplitz(points, shape, eps=MARGIN * FINEST_EPS)
-    return int(points * (8 * axes + 4 * axes + 8) + voxels * (8 * 1.25**axes + convolves * 4 * 2**axes))
+    return plan_bytes(points, shape) + convolves * 4 * prod(2 * n for n in shape)
+
+
+def plan_bytes(points: int, shape: tuple[int, ...]) -> int:
+    """What forward and adjoint need beside their arrays, on one thread.
+
+    Coordinates in double precision, FINUFFT's copy in single precision with its order, and a grid 1.25 times as fine.
+    """
+    axes = len(shape)
+    return int(points * (8 * axes + 4 * axes + 8) + prod(shape) * 8 * 1.25**axes)
+
+
+def response_bytes(points: int, shape: tuple[int, ...]) -> int:
+    """What making the response of the normal operator needs, in double precision.
+
+    Coordinates with their order, values, the doubled grid and one 1.25 times as fine.
+    """
+    axes = len(shape)
+    return int(points * (8 * axes + 8 + 16) + prod(2 * n for n in shape) * 16 * (1 + 1.25**axes))
 
 
 def same(first: Real | None, second: Real | None) -> bool:

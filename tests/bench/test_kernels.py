@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import shutil
 import sys
+from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench import cg_sense, kernels, nufft_sides
+from bench import cg_sense, kernels, nufft_sides, peak
 from bench.nufft_sides import MissingError, Problem, koosh_ball, radial, spiral, stack_of_stars
+from bench.rivals import Desk, Rival, matched, open_rivals, serve
+from cluster.__main__ import main
 from tests.cases import noise
 
 SMALL = Problem("small", radial(20, 40), (24, 20), 2, 1e-3)
@@ -59,14 +65,121 @@ def test_finufft_is_held_to_the_error_on_any_number_of_threads() -> None:
     assert nufft_sides.loosest(problem, unreachable, x=x, truth=truth, error=1e-9) is None
 
 
-def test_rows_of_one_trajectory_name_both_sides_and_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    for package in ("sigpy", "torchkbnufft", "mrinufft"):
-        monkeypatch.setitem(sys.modules, package, None)
-    rows, missing = kernels.measure_problem(SMALL, rounds=3, threads=1)
-    assert missing == ["sigpy is not installed", "torchkbnufft is not installed", "mri-nufft is not installed"]
+def test_a_package_that_is_not_there_is_missing_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "RIVALED", ("small",))
+    with open_rivals({}, ["sigpy"], 1) as rivals:
+        monkeypatch.setattr(nufft_sides, "MAKERS", {"sigpy": None})
+        rows, missing = kernels.measure_problem(SMALL, kernels.Plan(3, 1), rivals)
+    if find_spec("sigpy") is None:
+        assert missing == ["sigpy is not installed"]
     plain = [row for row in rows if row.id.endswith("vs finufft plain")]
     assert [row.id.split()[1] for row in plain] == ["plan", "forward", "adjoint", "normal"]
     assert all(row.unit == "ms" and row.ratio is not None and len(row.samples) == 3 for row in plain)
+
+
+def answers(*requests: tuple[Any, ...]) -> list[Any]:
+    """What a rival's process answers, one by one."""
+    asked, told = io.BytesIO(b"".join(pickle.dumps(request) for request in requests)), io.BytesIO()
+    serve(asked, told)
+    told.seek(0)
+    return [pickle.load(told) for _ in requests]
+
+
+def test_a_process_computes_and_times_what_it_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(nufft_sides.MAKERS, "plain", lambda problem, setting: nufft_sides.finufft_plain(problem, 1))
+    monkeypatch.setitem(cg_sense.SOLVERS, "zero", lambda frame: lambda: 0 * frame.truth)
+    x = noise(np.random.default_rng(5), 2, 24, 20)
+    frame = cg_sense.make_frame(size=16, spokes=8, samples=32)
+    found = answers(
+        ("nufft", SMALL, "plain", 5.0),
+        ("name",),
+        ("run", "forward", x),
+        ("hold", x),
+        ("time", "forward"),
+        ("time", "make"),
+        ("cg-sense", frame, "zero"),
+        ("solve",),
+        ("time", "solve"),
+        ("nufft", SMALL, "nobody", 5.0),
+    )
+    assert found[1] == "finufft plain"
+    assert np.array_equal(found[2], nufft_sides.finufft_plain(SMALL, 1).forward(x))
+    assert all(0 <= found[i] < 10 for i in (4, 5, 8))
+    assert found[7].shape == (16, 16)
+    assert isinstance(found[9], RuntimeError)
+    assert str(found[9]) == "nufft failed: 'nobody'"
+
+
+def test_a_process_that_ends_is_told() -> None:
+    with open_rivals({"mrpro": sys.executable}, ["mrpro"], 1) as rivals:
+        rivals["mrpro"].process.kill()
+        rivals["mrpro"].process.wait()
+        with pytest.raises(RuntimeError, match="the process of mrpro ended when asked for name"):
+            rivals["mrpro"].ask("name")
+
+
+def test_the_cheapest_setting_that_is_accurate_enough_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(nufft_sides.SETTINGS, "ladder", (1e-2, 1e-4, 1e-6))
+    tried: list[float] = []
+
+    def make(problem: Problem, tolerance: float) -> nufft_sides.Side:
+        tried.append(tolerance)
+        return nufft_sides.finufft_with(problem, nufft_sides.Setting(tolerance, 2.0, False, 1))
+
+    monkeypatch.setitem(nufft_sides.MAKERS, "ladder", make)
+    x = noise(np.random.default_rng(5), 2, 24, 20)
+    truth = nufft_sides.exact(SMALL, x)
+    for error, last in ((1e-3, 1e-4), (1e-9, 1e-6)):
+        side = matched(LocalRival("ladder"), SMALL, x=x, truth=truth, error=error)
+        assert side.name.startswith(f"finufft σ=2 tol={last:g}")
+    assert tried == [1e-2, 1e-4, 1e-2, 1e-4, 1e-6, 1e-6]
+
+
+class LocalRival(Rival):
+    """The desk of a rival's process, in this one."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, process=None)  # type: ignore[arg-type]
+        object.__setattr__(self, "desk", Desk())
+
+    def ask(self, *request: Any) -> Any:
+        """What the desk answers."""
+        return self.desk.answer(*request)  # type: ignore[attr-defined]
+
+
+def test_a_quick_run_measures_one_trajectory() -> None:
+    quick, whole = ([name for name, _ in kernels.steps(kernels.Plan(quick=how), {})] for how in (True, False))
+    assert quick == ["radial 256² × 8", "cg-sense", "espirit and grappa", "peak memory"]
+    assert set(quick) < set(whole)
+    assert set(kernels.RIVALED) < set(whole)
+
+
+def test_slow_comparisons_have_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nufft_sides, "BUDGET_S", 1.0)
+    for slow, rounds in ((0.01, 10), (0.3, 3), (5.0, 1)):
+        first, second = nufft_sides.alternated(lambda: 0.1, lambda slow=slow: slow, 10)
+        assert (first, second) == ([100.0] * rounds, [1e3 * slow] * rounds)
+
+
+@pytest.mark.parametrize("wrong", ["sigpy", "sigpy=/no/such/python", "numpy=python3"])
+def test_environments_are_named_by_package_and_python(wrong: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "kernels", "--env", wrong])
+    assert ended.value.code == 2
+    assert "expected one of sigpy, torchkbnufft, mri-nufft, mrpro, '=' and a Python" in capsys.readouterr().err
+
+
+def test_peak_memory_counts_what_a_library_takes() -> None:
+    held: list[np.ndarray] = []
+    found = peak.peak_of(peak.Work(lambda: held.append(np.ones(30_000_000, np.uint8)), 0))
+    assert 30e6 <= found <= 32e6  # pages of the interpreter come with them
+
+
+def test_every_work_says_the_least_that_it_needs() -> None:
+    for small, _ in peak.WORKS.values():
+        work = small()
+        work.run()
+        assert work.least_bytes > 0
 
 
 def test_a_missing_package_is_named() -> None:
