@@ -11,8 +11,11 @@ import pytest
 
 from cluster.__main__ import main
 from cluster.client import Client
+from cluster.commands import collect
+from cluster.job import ScanRecord
 from recon.mrd.hdf5 import read_images
 from tests.cluster import scans
+from tests.cluster.test_service import NoWorkers
 from tests.end_to_end.running import Running, eventually, running
 
 
@@ -86,3 +89,20 @@ def test_a_scan_without_images(server: Running, tmp_path: Path, capsys: pytest.C
     complaint = capsys.readouterr().err
     assert f"scan {scan} is done by null and has no images: nothing is in {tmp_path / 'x.h5'}" in complaint
     assert not [*tmp_path.iterdir()]
+
+
+def test_who_stops_waiting_is_told_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_name: str, _record: ScanRecord) -> str:
+        raise KeyboardInterrupt  # while it waits, as by Ctrl-C
+
+    monkeypatch.setattr(collect, "_words", interrupt)
+    with running(tmp_path / "data", NoWorkers()) as server:
+        (tmp_path / "scan.mrd").write_bytes(scans.stream(scans.frames(1)))
+        assert main(["submit", str(tmp_path / "scan.mrd"), "--server", server.http]) == 130
+        (scan,) = server.service.scans()
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/scan.mrd: scan {scan.id} goes on without this command:"
+        f" recon-cluster images {scan.id} --out PATH fetches its images later\n"
+    )
