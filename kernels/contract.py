@@ -1,17 +1,19 @@
 """What every device offers: arrays in, arrays out, with shapes, units and laws.
 
-Implementations live in `cpu`, `cuda` and `reference`.
+Implementations live in `cpu`, `cuda` and `reference`. The types here say NumPy's arrays; a GPU's are CuPy's, which
+answer to the same functions of NumPy (NEP 13 and 18).
 
 All transforms use complex64. Grids are indexed r = −⌊N/2⌋ … ⌈N/2⌉−1 along each axis ("centred").
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+Array = TypeVar("Array", bound=NDArray[Any])
 Complex = NDArray[np.complex64]
 Real = NDArray[np.float32]
 
@@ -50,12 +52,23 @@ class NufftPlan(Protocol):
 
 
 class Kernels(Protocol):
-    """One device's kernels."""
+    """One device's kernels; arrays are the device's own unless a method says more."""
 
     device: str
 
+    def to_device(self, array: Array) -> Array:
+        """`array` as one of this device; one that is there already is returned as it is. Waits for the copy."""
+        ...
+
+    def to_host(self, array: Array) -> Array:
+        """`array` as NumPy's; one that is NumPy's already is returned as it is. Waits for the copy."""
+        ...
+
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> NufftPlan:
-        """Plan for `points` [*samples, axis] in radians per voxel, axes ([z,] y, x) as in `shape`."""
+        """Plan for `points` [*samples, axis] in radians per voxel, axes ([z,] y, x) as in `shape`.
+
+        Planning is the host's: `points` are NumPy's.
+        """
         ...
 
     def fft(self, x: Complex, *, axes: int) -> Complex:

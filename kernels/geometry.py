@@ -162,16 +162,18 @@ def density_pipe_menon(
     trajectories that meet Nyquist's condition in a round field of view only, as spirals do.
     Scale: for y_j = X(k_j) = Σ_r x_r exp(−i k_j·r), adjoint(w · y) approximates
     x_r = (2π)⁻ᵈ ∫ X(k) exp(i k·r) dk, so w is an area over (2π)ᵈ, and exactly 1/∏N for a Cartesian trajectory
-    (without `round_view`). For k-space of the orthonormal DFT the image is √∏N · adjoint(w · y).
+    (without `round_view`). For k-space of the orthonormal DFT the image is √∏N · adjoint(w · y). Points and weights
+    are the host's, the iteration is the device's.
     """
     plan = kernels.nufft(points, tuple(2 * n for n in shape))
     window = ellipse_overlap(shape) if round_view else box_overlap(shape)
     least = window.sum(dtype=np.float64)  # ψ(0); as ψ ≥ 0, anything less at a sample is rounding
     weights = np.ones(plan.samples, np.float32)
+    window, weights = kernels.to_device(window), kernels.to_device(weights)
     for _ in range(iterations):
         blurred = plan.forward(window * plan.adjoint(weights.astype(np.complex64)))
         weights /= np.maximum(blurred.real, np.float32(least) * weights)
-    return weights
+    return kernels.to_host(weights)
 
 
 def box_overlap(shape: tuple[int, ...]) -> Real:

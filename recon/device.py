@@ -1,10 +1,13 @@
-"""Devices for those who may not import `kernels`: opened by name, refused in words."""
+"""Devices for those who may not import `kernels`: opened by name, refused in words; and the way of frames to them."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import kernels
 from kernels.contract import Kernels
 from recon.errors import DeviceError
+from recon.scan import Frame, Image
 
 
 def open_device(device: str, *, threads: int = 1) -> Kernels:
@@ -18,3 +21,14 @@ def open_device(device: str, *, threads: int = 1) -> Kernels:
         if device == "auto":
             return open_device("cpu", threads=threads)
         raise DeviceError(str(error)) from error
+
+
+def on_device(frame: Frame, kernels: Kernels) -> Frame:
+    """`frame` with its k-space, and its reference's, on the device; all else is for planning and stays on the host."""
+    reference = None if frame.reference is None else on_device(frame.reference, kernels)
+    return replace(frame, kspace=kernels.to_device(frame.kspace), reference=reference)
+
+
+def on_host(image: Image, kernels: Kernels) -> Image:
+    """`image` with its pixels in NumPy."""
+    return replace(image, pixels=kernels.to_host(image.pixels))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Real
+from recon.arrays import phase_of
 from recon.fourier import waves
 from recon.maps import interpolate
 from recon.scan import Shape3
@@ -32,6 +33,7 @@ TILE_BYTES = 2 << 20  # of matrices held at once: they stay in the second-level 
 
 
 Places = NDArray[Any]  # along one axis, voxels from the centre, whole or not
+Sums = tuple[Complex, Complex, Complex]  # [place, distance] along z, y, x
 
 
 def espirit(
@@ -57,9 +59,9 @@ def espirit(
     vectors = interpolate_sets(solve_coarse(kernel, grid, sizes, sets), grid, sizes)
     maps = np.empty((sets, len(basis), *grid), np.complex64, like=calibration)
     values = np.empty((sets, *grid), np.float32, like=calibration)
-    places = [np.arange(n) - n // 2 for n in grid]
+    sums = sums_at(kernel, grid, [np.arange(n) - n // 2 for n in grid])
     for z, rows in tiles(grid, len(virtual)):
-        matrix = on_grid(kernel, grid, places[0][z : z + 1], places[1][rows], places[2])
+        matrix = on_grid(kernel, (sums[0][z : z + 1], sums[1][rows], sums[2]))
         start = vectors[:, :, z, rows].reshape(sets, len(virtual), -1)
         found, value = leading(matrix, start, FINE_ITERATIONS)
         shape = (sets, -1, rows.stop - rows.start, grid[2])
@@ -124,10 +126,15 @@ def projection(rows: Complex, coils: int, widths: Shape3) -> Complex:
     return kernel
 
 
-def on_grid(kernel: Complex, grid: Shape3, z: Places, y: Places, x: Places) -> Complex:
-    """The kernels' Fourier sums at voxels z, y, x (from the centre of `grid`): [coil, coil, voxel]."""
+def sums_at(kernel: Complex, grid: Shape3, places: Sequence[Places]) -> Sums:
+    """What the Fourier sums multiply the kernel's samples by at voxels z, y, x (from the centre of `grid`)."""
+    z, y, x = (waves(n, size, r, like=kernel) for n, size, r in zip(kernel.shape[2:], grid, places, strict=True))
+    return z, y, x
+
+
+def on_grid(kernel: Complex, sums: Sums) -> Complex:
+    """The kernels' Fourier sums of `sums_at`, at every (z, y, x): [coil, coil, voxel]."""
     coils = len(kernel)
-    sums = [waves(n, size, r, like=kernel) for n, size, r in zip(kernel.shape[2:], grid, (z, y, x), strict=True)]
     planes = np.moveaxis(np.tensordot(sums[0], kernel, axes=(1, 2)), 0, 2)  # [coil, coil, z, dy, dx]
     lines: Complex = sums[1] @ planes
     return (lines.reshape(-1, lines.shape[-1]) @ sums[2].T).reshape(coils, coils, -1)
@@ -141,14 +148,15 @@ def coarse_sizes(grid: Shape3) -> Shape3:
 
 def solve_coarse(kernel: Complex, grid: Shape3, sizes: Shape3, sets: int) -> Complex:
     """Leading eigenvectors [set, coil, z, y, x] at the centres of blocks of `sizes` voxels, from scratch."""
-    z, y, x = (np.arange(-(-n // size)) * size + (size - 1) / 2 - n // 2 for n, size in zip(grid, sizes, strict=True))
+    places = [np.arange(-(-n // size)) * size + (size - 1) / 2 - n // 2 for n, size in zip(grid, sizes, strict=True)]
+    z, y, x = sums_at(kernel, grid, places)
     coils = len(kernel)
     start = np.zeros((sets, coils, len(y) * len(x)), np.complex64, like=kernel)
     for i in range(sets):
         start[i, i] = 1  # the strongest combinations of coils
         start[i, i + 1 :] = 0.01  # and a little of all others, that none is orthogonal to an eigenvector
     layers = [
-        aligned(leading(on_grid(kernel, grid, z[i : i + 1], y, x), start, COARSE_ITERATIONS)[0]) for i in range(len(z))
+        aligned(leading(on_grid(kernel, (z[i : i + 1], y, x)), start, COARSE_ITERATIONS)[0]) for i in range(len(z))
     ]
     return np.stack(layers, axis=2).reshape(sets, coils, len(z), len(y), len(x))
 
@@ -197,11 +205,7 @@ def orthonormal(vectors: Complex) -> Complex:
 
 def aligned(vectors: Complex) -> Complex:
     """Vectors [set, coil, voxel] turned so that their first coil, the strongest combination, is real and ≥ 0."""
-    first = vectors[:, :1]
-    size = np.abs(first)
-    tiny = np.finfo(np.float32).tiny
-    phase = np.where(size > tiny, first.conj(), 1) / np.where(size > tiny, size, 1)
-    turned: Complex = vectors * phase
+    turned: Complex = vectors * phase_of(vectors[:, :1].conj())
     return turned
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Real
+from recon.arrays import divided
 from recon.errors import CalibrationError
 from recon.fourier import waves
 
@@ -372,7 +373,7 @@ def geometry_factor(
         chosen = combination[:, x].reshape(coils, -1)
         mixed = chosen + (chosen[:, None] * matrix.reshape(coils, coils, -1)).sum(axis=0)
         sizes = [np.sqrt((part.real**2 + part.imag**2).sum(axis=0)) for part in (mixed, chosen)]
-        factor[x] = np.divide(sizes[0], lattice.acceleration * sizes[1], where=sizes[1] > 0, out=factor[x])
+        factor[x] = divided(sizes[0], lattice.acceleration * sizes[1], otherwise=0)
     whole: Real = factor.reshape(combination.shape[1:])
     return whole
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
+from recon.arrays import phase_of
 
 ITERATIONS = 20  # of POCS
 ENOUGH = 1e-3  # relative change of the image at which POCS stops
@@ -77,9 +78,7 @@ def smooth_phase(images: Complex, extents: Sequence[Extent], kernels: Kernels) -
     """exp(iφ) of `images` from what was measured on both sides, 1 where there is nothing."""
     window = np.asarray(_product(images.shape[-len(extents) :], extents, _bell), like=images)
     low = _filtered(images, window, kernels)
-    size = np.abs(low)
-    phase: Complex = np.divide(low, size, where=size > 0, out=np.ones_like(low))
-    return phase
+    return phase_of(low)
 
 
 def _filtered(images: Complex, weights: Real, kernels: Kernels) -> Complex:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels.contract import Complex
+from recon.arrays import divided, phase_of
 
 BLOCK = 3  # voxels per axis that share one covariance
 REACH = 1  # blocks on either side that are averaged with it: windows of 9 voxels
@@ -97,11 +98,8 @@ def principal(covariance: Complex, reference: Complex) -> Complex:
     for _ in range(ITERATIONS):
         product = (covariance @ vectors[..., np.newaxis])[..., 0]
         norm = np.linalg.norm(product, axis=-1, keepdims=True)
-        vectors = np.divide(product, norm, where=norm > 0, out=vectors.copy())
-    along = vectors @ reference.conj()
-    size = np.abs(along)
-    phase = np.divide(along.conj(), size, where=size > 0, out=np.ones_like(along))
-    rotated: Complex = vectors * phase[..., np.newaxis]
+        vectors = divided(product, norm, otherwise=vectors)
+    rotated: Complex = vectors * phase_of((vectors @ reference.conj()).conj())[..., np.newaxis]
     return rotated
 
 

@@ -13,6 +13,7 @@ from recon import __version__
 from recon.assemble import Assembler, FrameIndex, is_calibration
 from recon.cache import Cache
 from recon.dependency import missing
+from recon.device import on_device, on_host
 from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
@@ -90,8 +91,14 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
         frame = replace(frame, counters=material.counters)
     frames: Iterable[Frame] = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
     calibration = _calibration(header, material, frame, recipe, workbench)
-    parts = (compressed(part, calibration, recipe["coils"]) for part in frames)
-    return [image for part, known in parts for image in _run(part, known, recipe, workbench)]
+    return [image for part in frames for image in _device_images(part, calibration, recipe, workbench)]
+
+
+def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """The images of one frame, which goes to the device here and whose pixels come back."""
+    kernels = workbench.kernels
+    images = _run(*compressed(on_device(frame, kernels), calibration, recipe["coils"]), recipe, workbench)
+    return [on_host(image, kernels) for image in images]
 
 
 def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
@@ -100,8 +107,9 @@ def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Wo
     assert method.joint is not None
     frames = frames_together(header, material, recipe, calibration=method.calibration)
     calibration = _calibration(header, material, frames[0], recipe, workbench)
-    parts, known = compressed_together(frames, calibration, recipe["coils"])
-    return method.joint(parts, known, recipe, workbench)
+    kernels = workbench.kernels
+    parts, known = compressed_together([on_device(f, kernels) for f in frames], calibration, recipe["coils"])
+    return [on_host(image, kernels) for image in method.joint(parts, known, recipe, workbench)]
 
 
 def _calibration(
@@ -109,7 +117,7 @@ def _calibration(
 ) -> Calibration:
     if not material.noise or not recipe["whiten"]:
         return Calibration()
-    return _whitening(header, material.noise, frame.sample_time_us, workbench.cache)
+    return _whitening(header, material.noise, frame.sample_time_us, workbench)
 
 
 def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
@@ -125,10 +133,19 @@ def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Work
         return [replace(image, comments=(reason, *image.comments)) for image in images]
 
 
-def _whitening(header: ScanHeader, noise: Sequence[Readouts], sample_time_us: float, cache: Cache) -> Calibration:
-    return cache.get(
-        ("whitening", _fingerprint(noise), header.relative_noise_bandwidth, sample_time_us),
-        lambda: whitening(noise, header=header, sample_time_us=sample_time_us),
+def _whitening(
+    header: ScanHeader, noise: Sequence[Readouts], sample_time_us: float, workbench: Workbench
+) -> Calibration:
+    """The calibration that makes noise white, found on the host and kept on the device."""
+    kernels = workbench.kernels
+
+    def make() -> Calibration:
+        made = whitening(noise, header=header, sample_time_us=sample_time_us)
+        return made if made.whitening is None else replace(made, whitening=kernels.to_device(made.whitening))
+
+    return workbench.cache.get(
+        ("whitening", _fingerprint(noise), header.relative_noise_bandwidth, sample_time_us, kernels.device),
+        make,
         size=lambda made: 0 if made.whitening is None else made.whitening.nbytes,
     )
 

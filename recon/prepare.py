@@ -137,7 +137,7 @@ def compressed_together(
         raise FloatingPointError("the centre of k-space is not finite")
     matrix = strongest(centre if whitening is None else whitening @ centre, coils)
     mixing = matrix if whitening is None else matrix @ whitening
-    white = None if whitening is None else np.eye(len(matrix), dtype=np.complex64, like=mixing)
+    white = None if whitening is None else np.asarray(np.eye(len(matrix), dtype=np.complex64), like=mixing)
     return [_mixed(frame, mixing) for frame in frames], replace(calibration, whitening=white)
 
 

@@ -9,6 +9,7 @@ from types import EllipsisType
 import numpy as np
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.solve import Prox
 
 SMALLEST = 16  # voxels along an axis that are not split further
@@ -59,7 +60,7 @@ def noise_of(kernels: Kernels, image: Complex, axes: int) -> float:
     levels = tuple(int(n > 1) for n in even.shape[-axes:])
     if not any(levels):
         return 0.0
-    details = kernels.wavelet(np.ascontiguousarray(even), levels=levels)
+    details = kernels.wavelet(contiguous(even), levels=levels)
     fine = details[last(slice(n // 2 * level, None) for n, level in zip(even.shape[-axes:], levels, strict=True))]
     return float(np.median(np.abs(fine))) / RAYLEIGH_MEDIAN
 

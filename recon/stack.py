@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.methods.grids import Target, inner, resize
 from recon.scan import Frame
 
@@ -54,11 +55,11 @@ def unstacked(frame: Frame, target: Target, kernels: Kernels) -> Frame:
     if rows is None:
         return frame
     assert frame.trajectory is not None
-    lines = np.moveaxis(frame.kspace[:, rows], 1, -1)  # [coil, shot, sample, kz]
+    lines = np.moveaxis(frame.kspace[:, np.asarray(rows, like=frame.kspace)], 1, -1)  # [coil, shot, sample, kz]
     coils, shots, samples, nz = lines.shape
     full = resize(lines.reshape(coils, shots * samples, nz), (coils, shots * samples, target.full[0]))
-    planes: Complex = kernels.ifft(np.ascontiguousarray(full), axes=1, crop=(inner(target)[0],))
-    kspace = np.ascontiguousarray(np.moveaxis(planes, -1, 1)).reshape(coils, -1, shots, samples)
+    planes: Complex = kernels.ifft(contiguous(full), axes=1, crop=(inner(target)[0],))
+    kspace = contiguous(np.moveaxis(planes, -1, 1)).reshape(coils, -1, shots, samples)
     density = None if frame.density is None else frame.density[rows[0]]
     return replace(
         frame, kspace=kspace, trajectory=np.ascontiguousarray(frame.trajectory[rows[0], :, 1:]), density=density

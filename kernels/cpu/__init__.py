@@ -15,7 +15,7 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Complex, DeviceError, Real
+from kernels.contract import Array, Complex, DeviceError, Real
 from kernels.cpu import coils, prox, wavelet
 from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
@@ -47,6 +47,14 @@ class CpuKernels:
         self._team = Team(threads)
         self._convolver = Convolver(chosen, self._team)
         self.plans = Plans() if plans is None else plans
+
+    def to_device(self, array: Array) -> Array:
+        """See `Kernels.to_device`."""
+        return array
+
+    def to_host(self, array: Array) -> Array:
+        """See `Kernels.to_host`."""
+        return array
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> CpuNufft:
         """See `Kernels.nufft`."""

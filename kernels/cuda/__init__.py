@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.contract import Complex, Real
+from kernels.contract import Array, Complex, Real
 from kernels.cuda._load import Runtime, open_runtime
 from kernels.cuda.coils import CudaCoils
 from kernels.cuda.fft import CudaFft
@@ -29,6 +29,14 @@ class CudaKernels:
         self._coils = CudaCoils(runtime, self._fft)
         self._prox = CudaProx(runtime)
         self._wavelet = CudaWavelet(runtime)
+
+    def to_device(self, array: Array) -> Array:
+        """See `Kernels.to_device`."""
+        return array if self._runtime.owns(array) else self._runtime.put(array)
+
+    def to_host(self, array: Array) -> Array:
+        """See `Kernels.to_host`."""
+        return self._runtime.get(array)  # type: ignore[return-value]
 
     def nufft(self, points: Any, shape: tuple[int, ...], *, eps: float = 1e-4) -> CudaNufft:
         """See `Kernels.nufft`; points may be in host memory too. Waits for the device."""

@@ -19,7 +19,7 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Complex, Real
+from kernels.contract import Array, Complex, Real
 from kernels.geometry import fold
 from kernels.reference import direct
 
@@ -54,6 +54,14 @@ class ReferenceKernels:
     """`Kernels` by the sums of their definitions; results rounded to single precision once, at the end."""
 
     device = "reference"
+
+    def to_device(self, array: Array) -> Array:
+        """See `Kernels.to_device`."""
+        return array
+
+    def to_host(self, array: Array) -> Array:
+        """See `Kernels.to_host`."""
+        return array
 
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> ReferenceNufft:
         """See `Kernels.nufft`; exact whatever eps asks for."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from kernels.contract import Kernels
 from recon.espirit import VIRTUAL
 from recon.grappa import Lattice, centre_of, lattice_of, spanned
 from recon.lines import is_cartesian
@@ -30,15 +31,16 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     found = cg(normal, problem.rhs, iterations=int(recipe.number("iterations")), tolerance=1e-6)
     pixels = problem.pixels(found)
     if frame.sampled is not None and recipe["partial_fourier"] != "off":
-        pixels = completed(pixels.astype(np.complex64), _sides(frame, target), recipe, workbench.kernels)
+        sides = _sides(frame, target, workbench.kernels)
+        pixels = completed(pixels.astype(np.complex64), sides, recipe, workbench.kernels)
     return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]
 
 
-def _sides(frame: Frame, target: Target) -> Extents:
+def _sides(frame: Frame, target: Target, kernels: Kernels) -> Extents:
     """The sides of k-space that were measured, between the outermost lines."""
     assert frame.sampled is not None
     lattice = lattice_of(frame.sampled, centre_of(frame.sampled)) or Lattice(1, 1, 0, (0, 0))
-    return extents_of(frame, spanned(frame.sampled, lattice), target)
+    return extents_of(frame, spanned(frame.sampled, lattice), target, kernels)
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:

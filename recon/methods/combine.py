@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.maps import walsh
 from recon.scan import Calibration
 
@@ -40,6 +41,6 @@ def check_finite(samples: Complex) -> None:
 
     One bad sample has spread over a coil's whole image, and maps of it would be an error of linear algebra at best.
     """
-    values = np.ascontiguousarray(samples).view(np.float32)
+    values = contiguous(samples).view(np.float32)
     if not np.isfinite(values.max()) or not np.isfinite(values.min()):
         raise FloatingPointError("the coil images are not finite")

@@ -29,7 +29,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     else:
         images = kernels.ifft(kspace, axes=3, crop=crop)
         if partial:
-            images = completed(images, extents_of(frame, _spanned(frame.sampled), target), recipe, kernels)
+            images = completed(images, extents_of(frame, _spanned(frame.sampled), target, kernels), recipe, kernels)
         pixels = combined(images, calibration, kernels, how=recipe.text("combine"))
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)

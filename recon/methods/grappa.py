@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.errors import RecipeError
 from recon.grappa import (
     SOURCES,
@@ -57,7 +58,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     images = coil_images(lines, target, kernels)
     box = spanned(frame.sampled, lattice)
     if recipe["partial_fourier"] != "off":
-        z, y, x = extents_of(frame, box, target)
+        z, y, x = extents_of(frame, box, target, kernels)
         images = completed(images, (x, z, y), recipe, kernels)
     adaptive = recipe.text("combine") == "adaptive"
     maps = maps_from(images) if adaptive else images
@@ -96,9 +97,9 @@ def _filled(
 
 def regridded(lines: Complex, target: Target, kernels: Kernels) -> Complex:
     """Lines [coil, x, kz, ky] of the encoded readout on the target's x."""
-    kspace = kernels.fft(np.ascontiguousarray(np.moveaxis(lines, 1, -1)), axes=1)
+    kspace = kernels.fft(contiguous(np.moveaxis(lines, 1, -1)), axes=1)
     wider = resize(kspace, (*kspace.shape[1:3], target.full[2]))
-    return np.ascontiguousarray(np.moveaxis(kernels.ifft(wider, axes=1, crop=(inner(target)[2],)), -1, 1))
+    return contiguous(np.moveaxis(kernels.ifft(wider, axes=1, crop=(inner(target)[2],)), -1, 1))
 
 
 def coil_images(lines: Complex, target: Target, kernels: Kernels) -> Complex:

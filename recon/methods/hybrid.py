@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.assemble import SEPARATE
 from recon.grappa import Box, Mask, centre_of
 from recon.methods.combine import whitened
@@ -19,7 +20,7 @@ def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, 
     """
     if sampled.all():
         lines = whitened(kernels.ifft(kspace, axes=1, crop=(kept,)), calibration, kernels)
-        return np.ascontiguousarray(np.moveaxis(lines, -1, 1))
+        return contiguous(np.moveaxis(lines, -1, 1))
     mask = np.asarray(sampled, like=kspace)
     measured = whitened(kernels.ifft(kspace[:, mask], axes=1, crop=(kept,)), calibration, kernels)
     grid = np.zeros((len(measured), kept, *sampled.shape), np.complex64, like=measured)
@@ -29,7 +30,7 @@ def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, 
 
 def region(lines: Complex, box: Box, kernels: Kernels) -> Complex:
     """K-space [coil, kz, ky, kx] of the lines in `box` of hybrid `lines` [coil, x, kz, ky]."""
-    inside = np.ascontiguousarray(np.moveaxis(lines[:, :, box[0], box[1]], 1, -1))
+    inside = contiguous(np.moveaxis(lines[:, :, box[0], box[1]], 1, -1))
     return kernels.fft(inside, axes=1)
 
 

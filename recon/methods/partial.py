@@ -18,14 +18,15 @@ NAMES = ("kspace_encode_step_2", "kspace_encode_step_1", "the readout")
 Extents = tuple[Extent, Extent, Extent]
 
 
-def extents_of(frame: Frame, sampled: Mask, target: Target) -> Extents:
+def extents_of(frame: Frame, sampled: Mask, target: Target, kernels: Kernels) -> Extents:
     """The measured sides (z, y, x) of `frame`, whose lines span `sampled` [kz, ky], in samples of the image's k-space.
 
     Raises ScanError where too little beyond the centre was measured to know the phase.
     """
     assert frame.sampled is not None
-    readout = (frame.kspace[:, frame.sampled] != 0).any(axis=(0, 1))
-    measured = [np.asarray(lines) for lines in (sampled.any(axis=1), sampled.any(axis=0), readout)]
+    lines = frame.kspace[:, np.asarray(frame.sampled, like=frame.kspace)]
+    readout = kernels.to_host((lines != 0).any(axis=(0, 1)))
+    measured = [sampled.any(axis=1), sampled.any(axis=0), readout]
     z, y, x = (
         _extent(np.flatnonzero(lines), lines.size, kept / full, name)
         for lines, kept, full, name in zip(measured, inner(target), target.full, NAMES, strict=True)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
+from recon.arrays import contiguous
 from recon.errors import CalibrationError, ScanError
 from recon.espirit import CROP, espirit
 from recon.grappa import centre_of
@@ -62,7 +63,7 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     else:
         maps = _separate_maps(frame.reference, target, calibration, recipe, kernels)
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
-    mask = sampled.reshape(flat[2:]).astype(np.float32)
+    mask = np.asarray(sampled.reshape(flat[2:]).astype(np.float32), like=kspace)
     if len(maps) == 1:
         sense = cartesian_sense(kernels, maps[0].reshape(flat), mask, axes=axes)
     else:
@@ -100,13 +101,14 @@ def _one_image(image: Complex, axes: int) -> Pixels:
 def _cartesian_maps(kspace: Complex, sampled: Mask, recipe: Recipe, kernels: Kernels) -> Complex:
     """Maps [set, coil, x, z, y] from the fully sampled centre of hybrid k-space [coil, x, kz, ky]."""
     if recipe["maps"] == "walsh":
-        return maps_from(kernels.ifft(kspace * _centre_window(sampled), axes=1 if sampled.shape[0] == 1 else 2))[None]
+        window = np.asarray(_centre_window(sampled), like=kspace)
+        return maps_from(kernels.ifft(kspace * window, axes=1 if sampled.shape[0] == 1 else 2))[None]
     box = centre_of(sampled)
     check_centre(sampled, *(side.stop - side.start for side in box))
     _, x, z, y = kspace.shape
     calibration = middle(region(kspace, box, kernels), CENTRE_LINES)
     maps = espirit_maps(calibration, (z, y, x), sets=int(recipe.number("sets")))
-    return np.ascontiguousarray(np.moveaxis(maps, -1, 2))
+    return contiguous(np.moveaxis(maps, -1, 2))
 
 
 def espirit_maps(calibration: Complex, grid: Shape3, *, sets: int) -> Complex:
@@ -205,8 +207,9 @@ def _non_cartesian(
         calibration_region = middle(kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
         maps = espirit_maps(calibration_region, grid, sets=int(recipe.number("sets")))
     else:
-        maps = maps_from(images_of(weights * _radial_bell(frame.trajectory, grid)).reshape(whole))[None]
-    maps = np.ascontiguousarray(maps).reshape(-1, *images.shape)
+        bell = np.asarray(_radial_bell(frame.trajectory, grid), like=weights)
+        maps = maps_from(images_of(weights * bell).reshape(whole))[None]
+    maps = contiguous(maps).reshape(-1, *images.shape)
     axes = images.ndim - 1
 
     def pixels(image: Complex) -> Pixels:

@@ -11,6 +11,7 @@ import numpy as np
 from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
 from kernels.geometry import density_koosh, density_pipe_menon, density_radial
 from kernels.plans import content_key
+from recon.arrays import contiguous
 from recon.errors import LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
@@ -25,6 +26,8 @@ PLAN_BYTES_PER_POINT, PLAN_BYTES_PER_VOXEL = 48, 64
 @dataclass(frozen=True, slots=True, eq=False)
 class Sampling:
     """`plan` on the image's grid ([z,] y, x) and `weights` [shot, sample] with adjoint(weights · forward(x)) ≈ x.
+
+    The weights are on the device.
 
     `scale` turns the adjoint of weighted samples into pixels like those of an orthonormal inverse DFT of fully sampled
     Cartesian k-space at the encoded matrix. The planes of a stack are a batch to a plan of two axes.
@@ -43,7 +46,7 @@ class Sampling:
         """adjoint(weights · forward(x)) of images [*grid] through `maps` [coil, *grid], plane by plane of a stack."""
         if maps.ndim == 1 + len(self.plan.shape):
             return lambda x: self.plan.normal(x, weights=self.weights, maps=maps)
-        layers = [np.ascontiguousarray(layer) for layer in np.moveaxis(maps, 1, 0)]
+        layers = [contiguous(layer) for layer in np.moveaxis(maps, 1, 0)]
         return lambda x: np.stack(
             [self.plan.normal(plane, weights=self.weights, maps=layer) for plane, layer in zip(x, layers, strict=True)]
         )
@@ -88,8 +91,8 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
         weights[inside] = spokes.reshape(-1)
     else:
         weights[inside] = frame.density[inside]
-        weights = normalised(weights, plan)
-    return Sampling(plan, weights, _scale(frame.encoding.encoded.matrix, target, axes))
+        weights = normalised(weights, plan, kernels)
+    return Sampling(plan, kernels.to_device(weights), _scale(frame.encoding.encoded.matrix, target, axes))
 
 
 def _scale(encoded: Shape3, target: Target, axes: int) -> np.float32:
@@ -108,14 +111,15 @@ def _spoke_weights(kind: Trajectory, points: Real) -> Real | None:
         return None
 
 
-def normalised(weights: Real, plan: NufftPlan) -> Real:
+def normalised(weights: Real, plan: NufftPlan, kernels: Kernels) -> Real:
     """`weights` of any scale, as the wire carries them, made so that adjoint(weights · forward(x)) is as large as x.
 
     x is smooth, a Gaussian of σ = 2 voxels, so that the corners of k-space that nobody measures do not count.
     """
     axes = np.meshgrid(*((np.arange(n) - n // 2) / 2 for n in plan.shape), indexing="ij")
     smooth: Complex = np.exp(-0.5 * sum(axis**2 for axis in axes)).astype(np.complex64)
-    kept = np.vdot(smooth, plan.normal(smooth, weights=weights)).real / np.vdot(smooth, smooth).real
+    back = plan.normal(kernels.to_device(smooth), weights=kernels.to_device(weights))
+    kept = np.vdot(smooth, kernels.to_host(back)).real / np.vdot(smooth, smooth).real
     if kept <= 0:
         raise ScanError("the density that the trajectory carries is zero everywhere: leave it out or correct it")
     return (weights / np.float32(kept)).astype(np.float32)

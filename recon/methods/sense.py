@@ -51,7 +51,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     image, factor = unfolded(lines, known, lattice, kernels)
     pixels, box = on_target(image, target, kernels), spanned(frame.sampled, lattice)
     if recipe["partial_fourier"] != "off":
-        pixels = completed(pixels, extents_of(frame, box, target), recipe, kernels)
+        pixels = completed(pixels, extents_of(frame, box, target, kernels), recipe, kernels)
     if target.full != frame.encoding.encoded.matrix:
         pixels = pixels * interpolation(frame.encoding, target)
     comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
