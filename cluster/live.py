@@ -18,8 +18,8 @@ _WARNINGS = 50  # kept of one scan: frames that are each odd in their own way mu
 class LiveScan:
     """One scan in flight: its record, its images so far. Safe to use from several threads."""
 
-    def __init__(self, record: ScanRecord, store: ResultStore, *, resumed: bool = False) -> None:
-        """A `resumed` scan goes on with the images it has, any other begins without."""
+    def __init__(self, record: ScanRecord, store: ResultStore, *, kept: int = 0) -> None:
+        """The scan goes on with the first `kept` images that it has, or begins without."""
         self.lock = threading.RLock()
         self.gate = threading.Lock()  # held while the scheduler is told of the scan, or of its end before that
         self.opened = False  # the scheduler knows it
@@ -28,7 +28,7 @@ class LiveScan:
         self.broken = ""  # why its images cannot be kept
         self.unwritable = ""  # why the ledger could not hold its record
         self.ended = threading.Event()  # its final record is in the ledger
-        self.results = store.resume(record.id) if resumed else store.create(record.id)
+        self.results = store.resume(record.id, most=kept) if kept else store.create(record.id)
         self._record = replace(record, images=self.results.count)
 
     @property

@@ -114,10 +114,7 @@ class Recorder:
     def _closed(self, live: LiveScan, state: State, *, reason: str) -> ScanRecord:
         """The final record; the images are on disk before it says so."""
         if live.record.images:
-            try:
-                live.results.sync()
-            except OSError as error:
-                live.broken = live.broken or str(error)
+            self._keep(live)
         if live.broken and state is not State.CANCELLED:
             state, reason = State.FAILED, f"its images cannot be kept ({live.broken}): free space and requeue it"
         if live.unwritable:
@@ -125,9 +122,26 @@ class Recorder:
         reason = reason[: self._config.log_line_chars]
         return replace(live.record, state=state, reason=reason, finished_s=self._clock())
 
+    def _keep(self, live: LiveScan) -> None:
+        """Have the images so far on the disk, or remember why not."""
+        try:
+            live.results.sync()
+        except OSError as error:
+            live.broken = live.broken or str(error)
+
+    def _secure(self, pending: _Pending) -> None:
+        """No record counts an image that is not on the disk: a server on a restarted machine keeps what is counted."""
+        live, record = pending.live, pending.record
+        if record is not None and record.images > live.results.synced and not live.broken:
+            self._keep(live)
+        if record is not None and record.images > live.results.synced:
+            pending.record = replace(record, images=live.results.synced)
+
     def _commit(self) -> None:
         if not self._pending:
             return
+        for pending in self._pending.values():
+            self._secure(pending)
         try:
             self._write(*self._pending.values())
         except Exception as error:
@@ -235,6 +249,9 @@ class Storer:
     ) -> None:
         self._lives = lives
         self._observe = observe
+        self._counted: dict[str, LiveScan] = {}  # scans with images that the ledger does not count yet
+        self._tick_s = config.tick_s
+        self._ticked = clock()
         self._recorder = recorder
         self._feed = feed
         self._clock = clock
@@ -244,7 +261,12 @@ class Storer:
             FinishScan: self._finish,
         }
         self.stage: Stage[StoreImages | MarkRunning | FinishScan] = Stage(
-            "storer", self._do, settle=self._settle, capacity=config.store_queue_commands, tick_s=config.tick_s
+            "storer",
+            self._do,
+            after=self._tick,
+            settle=self._settle,
+            capacity=config.store_queue_commands,
+            tick_s=config.tick_s,
         )
         self.put = self.stage.put
 
@@ -272,9 +294,19 @@ class Storer:
         self._feed.publish("image", record)
         if stored:  # counted last: no scrape may tell of an image that nobody can read yet
             self._observe(ImagesStored(command.scan, command.frame, command.method, stored))
+            self._counted[command.scan] = live
         for comment in dict.fromkeys(text for image in command.images for text in image.comments):
             if live.warn(comment):
                 self._recorder.write(live, f"warning: {comment}")
+
+    def _tick(self) -> None:
+        """Have the ledger count new images: no more than those of a tick may be made again on a restarted machine."""
+        now = self._clock()
+        if abs(now - self._ticked) >= self._tick_s:  # the clock may be set back
+            self._ticked = now
+            lives, self._counted = self._counted, {}
+            for live in lives.values():
+                self._recorder.write(live)
 
     def _running(self, live: LiveScan, _command: MarkRunning) -> None:
         live.update(state=State.RUNNING)

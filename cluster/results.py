@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator
@@ -33,19 +34,20 @@ class ResultStore:
         self.path(scan).unlink(missing_ok=True)
         return ResultFile(self.path(scan))
 
-    def resume(self, scan: str) -> ResultFile:
+    def resume(self, scan: str, *, most: int = sys.maxsize) -> ResultFile:
         """The file that a server left as it ended, to go on with: its images stay, and are not kept twice when remade.
 
-        So the number of an image is the same before and after, whatever the order in which they are made again.
+        So the number of an image is the same before and after, whatever the order in which they are made again. All
+        behind the first `most` images goes: after a restart of the machine, those known to have been on the disk.
         """
         edges, known = [0], Counter[Hashable]()
         if self.path(scan).exists():
             decoder = Decoder(self._limits, buffer_bytes=_CHUNK_BYTES)
             # What the server was writing as it ended may have broken off.
             with self.path(scan).open("rb", buffering=0) as file, suppress(WireError, LimitError):
-                while count := file.readinto(decoder.get_buffer()):
+                while len(edges) <= most and (count := file.readinto(decoder.get_buffer())):
                     for message in decoder.received(count):
-                        if isinstance(message, ImageMessage):
+                        if isinstance(message, ImageMessage) and len(edges) <= most:
                             edges.append(decoder.position)
                             known[_name(message.image)] += 1
         return ResultFile(self.path(scan), edges=edges, known=known)
@@ -90,8 +92,11 @@ class ResultFile:
         self._edges = list(edges)  # first byte of each message, and the end of the last
         self._known = Counter[Hashable]() if known is None else known
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+        os.ftruncate(self._fd, self._edges[-1])
         self._changed = threading.Condition()
         self._ended = False
+        self._named = False  # the file's name is on the disk
+        self.synced = 0  # images known to be on the disk
 
     @property
     def count(self) -> int:
@@ -105,9 +110,14 @@ class ResultFile:
         """
         end = self._edges[-1]
         edges = []
-        for image in filter(self._is_new, images):
-            end += _write(self._fd, encode_image(image), offset=end)
-            edges.append(end)
+        try:
+            for image in filter(self._is_new, images):
+                end += _write(self._fd, encode_image(image), offset=end)
+                edges.append(end)
+        except OSError:
+            with suppress(OSError):  # the first one counts
+                os.ftruncate(self._fd, self._edges[-1])
+            raise
         with self._changed:
             self._edges += edges
             self._changed.notify_all()
@@ -120,9 +130,13 @@ class ResultFile:
         return not known
 
     def sync(self) -> None:
-        """Return when all images are on the disk."""
-        os.ftruncate(self._fd, self._edges[-1])
-        os.fsync(self._fd)
+        """Return when the images so far, and the file's name, are on the disk; raises OSError."""
+        count = self.count
+        os.fdatasync(self._fd)
+        if not self._named:
+            _sync_folder(self.path.parent)
+            self._named = True
+        self.synced = count
 
     def follow(self, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
         """Image messages from number `start` on as they are made, until the end or `timeout_s` without one."""
@@ -160,6 +174,14 @@ def _name(image: Image) -> Hashable:
     """What tells an image from the others of its scan, and is the same when it is made again."""
     counters, quantity, comments = image.counters, image.quantity, image.comments
     return counters, image.series, image.index, quantity, image.time_stamp, comments
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _write(fd: int, data: bytes, *, offset: int) -> int:

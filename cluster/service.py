@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -395,7 +396,9 @@ class Service:
             if path.suffix in (".mrd", ".h5") and path.stem not in known
         ]
         for old in {old.id: old for old in [*self._ledger.unfinished(), *orphans]}.values():
-            live = self._lives[old.id] = LiveScan(_fresh(old), self._results, resumed=self._data.intact)
+            # After a restart of the machine those that the ledger counts: they were on the disk before it did.
+            kept = sys.maxsize if self._data.intact else old.images
+            live = self._lives[old.id] = LiveScan(_fresh(old), self._results, kept=kept)
             self._again(live, old, line="taken up after a restart")
 
     def _again(self, live: LiveScan, old: ScanRecord, *, line: str) -> None:

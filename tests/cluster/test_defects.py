@@ -102,18 +102,18 @@ def test_a_record_that_can_never_be_written_ends_its_scan(tmp_path: Path) -> Non
 
 
 def test_an_end_that_can_never_be_written_ends_its_scan(tmp_path: Path) -> None:
-    """All went well but for the number of images."""
+    """All went well but for a number that comes with its image."""
     with scans.serving(tmp_path) as service:
         intake = service.open_scan(ScanRequest("tcp"))
         live = service._lives[intake.scan_id]
         update = live.update
 
         def spoil(**changes: Any) -> ScanRecord:
-            return update(**{**changes, "images": 1 << 63} if changes.get("images") else changes)
+            return update(**{**changes, "frames": 1 << 63} if changes.get("images") else changes)
 
         live.update = spoil  # type: ignore[method-assign]
         intake.feed(scans.stream(scans.frames(1)))
-        wait_until(lambda: live.record.images > 1 or live.ended.is_set())
+        wait_until(lambda: live.record.frames > 1 or live.ended.is_set())
         with suppress(ReconError):
             intake.finish()
         assert service.wait(intake.scan_id, 30.0).reason == UNWRITABLE

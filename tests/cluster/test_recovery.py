@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,11 @@ import pytest
 from cluster.events import State
 from cluster.job import ScanRequest
 from cluster.ledger import Ledger
+from cluster.results import ResultFile
+from cluster.workers import ThreadWorkers
+from recon.mrd.wire import Decoder
 from tests.cluster import scans
-from tests.cluster.test_service import NoWorkers, by_repetition, log_of
+from tests.cluster.test_service import NoWorkers, by_repetition, log_of, wait_until
 
 FRAMES = scans.frames(3)
 DATA = scans.stream(FRAMES)
@@ -162,3 +168,93 @@ def test_a_file_whose_upload_was_cut_off_is_an_incomplete_scan(tmp_path: Path, k
     assert (record.state, record.transport, record.name) == (State.INCOMPLETE, "http", "a file" if known else "")
     assert record.reason == "the server stopped while the scan was coming in"
     assert (raw.name, raw.read_bytes()) == (f"{scan}.h5", b"x" * 1000)
+
+
+POWER = """
+import json, os, signal, sys
+from pathlib import Path
+from cluster.job import ScanRequest
+from cluster.ledger import Ledger
+from cluster.workers import ThreadWorkers
+from recon.mrd.wire import encode_readouts
+from tests.cluster import scans
+from tests.cluster.test_recovery import FIVE, repetitions
+from tests.cluster.test_service import wait_until
+data = Path(sys.argv[1])
+with scans.serving(data, ThreadWorkers(["before"], scans.settings()), tick_s=60.0) as service:
+    intake = service.open_scan(ScanRequest("tcp"))
+    messages = service.follow(intake.scan_id)
+    stream = scans.stream(FIVE, close=False)
+    cut = len(stream) - sum(len(encode_readouts(run).tobytes()) for run in FIVE[3:])
+    intake.feed(stream[:cut])
+    wait_until(lambda: service.scan(intake.scan_id).images == 3)
+    service._recorder.write_through(service._lives[intake.scan_id])  # the ledger counts three
+    intake.feed(stream[cut:])
+    wait_until(lambda: service.scan(intake.scan_id).images == 5)
+    results = service._lives[intake.scan_id].results
+    seen = repetitions(next(messages) for _ in range(5))
+    print(json.dumps([intake.scan_id, seen, results.synced, results._edges]), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+FIVE = scans.frames(5)
+
+
+def repetitions(messages: Iterable[bytes]) -> list[int]:
+    """Which images `messages` are."""
+    decoder = Decoder()
+    return [found.image.counters.repetition for message in messages for found in decoder.feed(message)]
+
+
+@pytest.mark.parametrize("lost", ["all", "pages", "nothing"])
+def test_images_that_the_ledger_counts_keep_their_numbers_when_the_machine_stops(tmp_path: Path, lost: str) -> None:
+    """What was not synced is gone, or is there in parts: a client that goes on by number gets each image once."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    child = subprocess.run(
+        [sys.executable, "-c", POWER, str(tmp_path)], capture_output=True, text=True, env=environment, check=False
+    )
+    assert child.returncode == -9, child.stderr
+    scan, seen, synced, edges = json.loads(child.stdout)
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    counted = ledger.scan(scan)
+    ledger.close()
+    assert counted is not None
+    assert (counted.images, synced, len(seen)) == (3, 3, 5)
+    path = tmp_path / "results" / f"{scan}.mrd"
+    before = path.read_bytes()
+    kept = {"all": before[: edges[3]], "pages": before[: edges[4] - 400] + bytes(400), "nothing": before}[lost]
+    path.write_bytes(kept)
+    (tmp_path / "boot").write_text("of yesterday", encoding="ascii")
+    with scans.serving(tmp_path, ThreadWorkers(["after"], scans.settings())) as service:
+        rest = repetitions(service.follow(scan, start=counted.images))
+        record = service.wait(scan, 30.0)
+        images = list(service.images(scan))
+    assert (record.state, record.images) == (State.INCOMPLETE, 5)
+    assert sorted(seen[: counted.images] + rest) == [0, 1, 2, 3, 4]
+    assert [image.provenance.worker for image in images] == ["before"] * 3 + ["after"] * 2
+    assert path.read_bytes()[: edges[3]] == before[: edges[3]]
+    for image in images:
+        scans.assert_true(image.pixels[0, 0], FIVE[image.counters.repetition])
+
+
+def test_the_ledger_counts_images_while_a_scan_comes_in(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        intake = service.open_scan(ScanRequest("tcp"))
+        intake.feed(DATA[:-3000])
+        ledger = Ledger(tmp_path / "ledger.sqlite")
+        wait_until(lambda: (record := ledger.scan(intake.scan_id)) is not None and record.images == 2)
+        assert service._lives[intake.scan_id].results.synced == 2
+        ledger.close()
+        intake.abort("enough")
+
+
+def test_a_record_never_counts_images_that_the_disk_did_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(file: ResultFile) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(ResultFile, "sync", fails)
+    with scans.serving(tmp_path) as service:
+        record = scans.run(service, DATA)
+    assert (record.state, record.images) == (State.FAILED, 0)
+    assert "its images cannot be kept ([Errno 5] Input/output error)" in record.reason

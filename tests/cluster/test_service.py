@@ -490,7 +490,7 @@ def test_requeue_needs_an_end_and_raw_data(waiting: Service) -> None:
 def test_requeue_of_a_scan_whose_end_is_not_written_yet(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     done = scans.run(service, scans.stream(scans.frames(1)))
     monkeypatch.setattr("cluster.service._END_WAIT_S", 0.01)
-    service._lives[done.id] = LiveScan(done, service._results, resumed=True)
+    service._lives[done.id] = LiveScan(done, service._results, kept=1)
     with pytest.raises(ConflictError, match=r"is done, but its record is still being written: ask again in a moment$"):
         service.requeue(done.id)
     del service._lives[done.id]
