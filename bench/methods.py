@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from bench.report import Row
 from kernels.contract import Kernels
 from recon.pipeline import reconstruct
-from recon.recipe import Recipe
+from recon.recipe import Recipe, Value
 from recon.scan import Flag, Readouts, Scan
 from recon.simulate import SimulatedScan, nrmse, simulate
 
@@ -36,12 +36,19 @@ class Case:
     method: str
     acceleration: int = 1
     matrix: int = 0  # 0: as large as all others
+    settings: tuple[tuple[str, Value], ...] = ()  # parameters that are not the method's defaults
 
     @property
     def name(self) -> str:
         """What the row is called in results."""
         factor = f".r{self.acceleration}" if self.acceleration > 1 else ""
-        return f"methods.{self.protocol}{factor}.{self.method}"
+        chosen = "".join(f".{name}-{value}" for name, value in self.settings)
+        return f"methods.{self.protocol}{factor}.{self.method}{chosen}"
+
+    @property
+    def called(self) -> str:
+        """What the page calls the method."""
+        return ", ".join([f"`{self.method}`", *(f"`{name}` {value}" for name, value in self.settings)])
 
 
 def _cases() -> Iterator[Case]:
@@ -65,6 +72,10 @@ def _cases() -> Iterator[Case]:
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
     for family, protocol, matrix in (("stack of stars", "head-stars", 64), ("koosh ball", "head-koosh", 48)):
         yield from (Case(family, protocol, method, matrix=matrix) for method in ("gridding", "cg-sense", "l1-wavelet"))
+    free = "radial, free breathing"
+    yield Case(free, "abdomen-radial", "gridding")
+    for source in ("waveform", "self"):
+        yield Case(free, "abdomen-radial", "gridding", settings=(("respiration", source),))
 
 
 CASES = tuple(_cases())
@@ -93,7 +104,7 @@ def measure(kernels: Kernels, cases: Sequence[Case] = CASES, *, matrix: int = MA
 
 def _row(case: Case, simulated: SimulatedScan, kernels: Kernels) -> Row:
     scan = undersampled(simulated.scan, case.acceleration) if case.acceleration > 1 else simulated.scan
-    found = {image.counters: image for image in reconstruct(scan, Recipe(case.method), kernels)}
+    found = {image.counters: image for image in reconstruct(scan, Recipe(case.method, dict(case.settings)), kernels)}
     errors = tuple(nrmse(found[truth.counters].pixels[0], truth) for truth in simulated.truth)
     value, predicted = _rms(errors), _rms([truth.predicted_nrmse for truth in simulated.truth])
     return Row(case.name, value, "NRMSE", predicted, value / predicted, errors)
@@ -131,7 +142,7 @@ def _mark(head: NDArray[np.void], centre: NDArray[np.bool_], regular: NDArray[np
 
 HEAD = """# Methods
 
-What each method makes of simulated scans whose truth is known exactly. *Error* is the root of Σ(image − truth)² / Σ truth² over the object, over all images of the scan; *noise alone* is what the noise of the fully sampled scan must cause there, and what a perfect reconstruction of all lines shows. Undersampled scans keep every R-th line and 24 calibration lines, so their noise is at least √R larger. Methods run with their defaults.
+What each method makes of simulated scans whose truth is known exactly. *Error* is the root of Σ(image − truth)² / Σ truth² over the object, over all images of the scan; *noise alone* is what the noise of the fully sampled scan must cause there, and what a perfect reconstruction of all lines shows. Undersampled scans keep every R-th line and 24 calibration lines, so their noise is at least √R larger. Methods run with their defaults but for the parameters named; the truth of a body that breathes is the one at the end of expiration.
 
 A judge is a program of others that the tests ask about the same method.
 
@@ -157,7 +168,7 @@ def _line(case: Case, row: Mapping[str, float]) -> str:
     judge, test = JUDGES.get(case.method, ("", ""))
     shown = f"{judge} ([test](../{test}))" if judge else "–"
     numbers = f"{100 * row['value']:.2f} % | {100 * row['baseline']:.2f} % | {row['ratio']:.2f}"
-    return f"| {case.family} | `{case.method}` | `{case.protocol}` | {case.acceleration} | {numbers} | {shown} |\n"
+    return f"| {case.family} | {case.called} | `{case.protocol}` | {case.acceleration} | {numbers} | {shown} |\n"
 
 
 def newest(folder: Path = RESULTS) -> Path:

@@ -19,7 +19,7 @@ from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
 from recon.methods import METHODS, choose, decide, grouping_of, settle
 from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WaveformMessage, WireLimits
-from recon.recipe import AUTO, CINE, Recipe
+from recon.recipe import AUTO, CINE, Recipe, breathes
 from recon.scan import ScanHeader
 
 
@@ -210,7 +210,7 @@ class ScanStream:
             self._runs.extents(index.rows),
             noise.extents,
             index.warnings + (unwhitened if recipe.parameters.get("whiten") else ()),
-            tuple(self._waveforms) if method.name == CINE else (),
+            tuple(self._waveforms) if method.name == CINE or breathes(recipe) else (),
             index.counters,
             noise.spool,
         )

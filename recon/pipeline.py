@@ -18,10 +18,11 @@ from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
 from recon.methods import METHODS, Workbench, choose, grouping_of, plainer, settle
+from recon.methods.breathing import parted
 from recon.methods.cine import gated
 from recon.methods.null import NULL
 from recon.prepare import compressed, compressed_together, whitening
-from recon.recipe import CINE, Recipe
+from recon.recipe import CINE, Recipe, breathes
 from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
 from recon.series import frames_together
 
@@ -89,7 +90,7 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)
-    frames: Iterable[Frame] = gated(header, material, frame, recipe) if recipe.method == CINE else [frame]
+    frames = _parts(header, material, frame, recipe)
     calibration = _calibration(header, material, frame, recipe, workbench)
     return [image for part in frames for image in _device_images(part, calibration, recipe, workbench)]
 
@@ -99,6 +100,13 @@ def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workb
     kernels = workbench.kernels
     images = _run(*compressed(on_device(frame, kernels), calibration, recipe["coils"]), recipe, workbench)
     return [on_host(image, kernels) for image in images]
+
+
+def _parts(header: ScanHeader, material: Material, whole: Frame, recipe: Recipe) -> Iterable[Frame]:
+    """The frames that motion makes of one, where the recipe sorts by it."""
+    if recipe.method == CINE:
+        return gated(header, material, whole, recipe)
+    return parted(header, material, whole, recipe) if breathes(recipe) else [whole]
 
 
 def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:

@@ -17,6 +17,7 @@ Value = str | int | float | bool
 
 AUTO = "auto"
 CINE = "cine"
+OFF = "off"
 NULL = "null"
 
 
@@ -55,6 +56,9 @@ PARAMETERS: Mapping[str, Parameter] = {
     "phases": Parameter(20, minimum=1, maximum=1000),
     "rr_tolerance": Parameter(0.3, minimum=0.01, maximum=1.0),
     "over": Parameter("all", choices=("all", "repetition", "phase", "contrast", "set", "time")),
+    "respiration": Parameter(OFF, choices=(OFF, "auto", "waveform", "self")),
+    "acceptance": Parameter(0.4, minimum=0.01, maximum=1.0),
+    "bins": Parameter(1, minimum=1, maximum=100),
     "window": Parameter(0, minimum=0, maximum=1e6),
     "stride": Parameter(0, minimum=0, maximum=1e6),
     "maps": Parameter("espirit", choices=("espirit", "walsh")),
@@ -69,12 +73,13 @@ PARAMETERS: Mapping[str, Parameter] = {
 
 _COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
+_BREATH = ("respiration", "acceptance", "bins")
 _SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
-    "fft": (*_COMMON, "combine", "partial_fourier"),
+    "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
     "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
-    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW),
+    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW, *_BREATH),
     "sense": (*_COMMON, "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (
         *_COMMON,
@@ -86,10 +91,21 @@ _OWN: Mapping[str, tuple[str, ...]] = {
         "sets",
         "partial_fourier",
         *_WINDOW,
+        *_BREATH,
     ),
-    "l1-wavelet": (*_COMMON, *_SPARSE),
-    "tv": (*_COMMON, *_SPARSE),
-    CINE: (*_COMMON, "combine", "trajectory_unit", "eps", "partial_fourier", "phases", "rr_tolerance"),
+    "l1-wavelet": (*_COMMON, *_SPARSE, *_BREATH),
+    "tv": (*_COMMON, *_SPARSE, *_BREATH),
+    CINE: (
+        *_COMMON,
+        "combine",
+        "trajectory_unit",
+        "eps",
+        "partial_fourier",
+        "phases",
+        "rr_tolerance",
+        "respiration",
+        "acceptance",
+    ),
     NULL: (),
 }
 EXTENSIONS = entry_points(group="recon_cluster.methods")
@@ -143,6 +159,11 @@ class Recipe:
         return float(self.parameters[name])
 
 
+def breathes(recipe: Recipe) -> bool:
+    """Whether readouts are sorted by the breath."""
+    return recipe.parameters.get("respiration", OFF) != OFF
+
+
 def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
     names = METHOD_PARAMETERS[method]
     for name in given:
@@ -162,6 +183,11 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
         raise RecipeError(
             f"sets is {values['sets']}, whose images are combined without phase, but output is {values['output']}:"
             " ask for output magnitude or sets 1"
+        )
+    if values.get("window", 0) and values.get("respiration", OFF) != OFF:
+        raise RecipeError(
+            f"window is {values['window']} and respiration {values['respiration']}: a window shows what happens, of"
+            " which sorting by the breath takes out a part: ask for one of them"
         )
     return _combined(values, chosen="combine" in given)
 

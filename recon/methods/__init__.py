@@ -18,7 +18,7 @@ from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
 from recon.methods.sparse import L1_WAVELET, TV
-from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, Recipe, Value
+from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, Recipe, Value, breathes
 from recon.scan import Encoding, ScanHeader
 from recon.series import grouping_over
 
@@ -86,11 +86,13 @@ def plainer(recipe: Recipe) -> Recipe | None:
 
 
 def grouping_of(recipe: Recipe) -> Grouping:
-    """Which readouts make a frame: those that counters name, a window that slides, all of a cine or of a series."""
+    """Which readouts make a frame: those that counters name, a window that slides, or all of a sorted series."""
     if recipe.method == CINE:
         return Grouping(ignored=("phase",), whole=True)
     if recipe.method != AUTO and METHODS[recipe.method].joint is not None:
         return grouping_over(recipe)
+    if breathes(recipe):
+        return Grouping(whole=True)  # the last breath's waveform comes after its readouts
     window = int(recipe.parameters.get("window", 0))
     if not window:
         return BY_COUNTERS

@@ -15,6 +15,7 @@ from recon.gather import gather
 from recon.gating import Beats, beats_of, counted, phases, r_waves, trace_of
 from recon.lines import is_cartesian
 from recon.methods import fft, gridding
+from recon.methods.breathing import kept_by_breath
 from recon.methods.grappa import GRAPPA
 from recon.methods.grids import fft_seconds, target_of, voxels
 from recon.methods.method import Method, Workbench
@@ -32,8 +33,8 @@ from recon.scan import (
     ScanHeader,
     Waveform,
 )
+from recon.sorting import Index, joined, lines_of, share, taken, weighted
 
-Index = NDArray[np.int64]
 Places = NDArray[np.float64]
 
 # One core: a byte is copied, weighted and summed for both phases that it lies between. 40 MB took 0.2 s.
@@ -72,7 +73,9 @@ def gated(header: ScanHeader, material: Material, whole: Frame, recipe: Recipe) 
         reason = f"not gated, the image is an average over the heart's motion: {error}"
         yield replace(whole, warnings=(*whole.warnings, reason))
         return
-    rows, unit = np.flatnonzero(~np.isnan(place)), recipe.text("trajectory_unit")
+    breath, told = kept_by_breath(material.waveforms, run, whole.encoding, recipe)
+    rows, unit = np.flatnonzero(~np.isnan(place) & breath), recipe.text("trajectory_unit")
+    remarks += told
     for phase in range(count):
         part, shared = _of_phase(run, rows, place[rows], encoding=whole.encoding, phase=(phase, count))
         frame = gather(header, [*apart, part], trajectory_unit=unit, calibration=True)
@@ -111,28 +114,13 @@ def _within(waves_s: Places, times_s: Places, *, tolerance: float) -> tuple[Beat
 def _parted(runs: Sequence[Readouts], encoding: Encoding) -> tuple[Readouts, list[Readouts]]:
     """The readouts to be gated in one run, and those of a separate calibration, which no heartbeat has."""
     separate = [is_calibration(run.head["flags"]) & (encoding.calibration_mode in SEPARATE) for run in runs]
-    apart = [_taken(run, np.flatnonzero(mask)) for run, mask in zip(runs, separate, strict=True) if mask.any()]
+    apart = [taken(run, np.flatnonzero(mask)) for run, mask in zip(runs, separate, strict=True) if mask.any()]
     own = [
-        _taken(run, np.flatnonzero(~mask)) if mask.any() else run
+        taken(run, np.flatnonzero(~mask)) if mask.any() else run
         for run, mask in zip(runs, separate, strict=True)
         if not mask.all()
     ]
-    return _joined(own), apart
-
-
-def _joined(runs: Sequence[Readouts]) -> Readouts:
-    if len(runs) == 1:
-        return runs[0]
-    paths = [run.trajectory for run in runs if run.trajectory is not None]
-    return Readouts(
-        np.concatenate([run.head for run in runs]),
-        np.concatenate([run.samples for run in runs]),
-        np.concatenate(paths) if len(paths) == len(runs) else None,
-    )
-
-
-def _taken(run: Readouts, rows: Index) -> Readouts:
-    return Readouts(run.head[rows], run.samples[rows], None if run.trajectory is None else run.trajectory[rows])
+    return joined(own), apart
 
 
 def _of_phase(
@@ -144,33 +132,12 @@ def _of_phase(
     away = np.minimum(away, 1 - away) * count  # in phases; the end of a beat is next to its beginning
     if not is_cartesian(encoding):
         near = away <= 0.5
-        return _taken(run, rows[near] if near.any() else rows[[int(away.argmin())]]), ()
-    steps = np.stack([run.head[name][rows] for name in ("kspace_encode_step_1", "kspace_encode_step_2")], axis=1)
-    _, line = np.unique(steps, axis=0, return_inverse=True)
-    weights = np.maximum(1 - away, 0)
-    shared = _share(line.ravel(), away, weights)
-    made = _weighted(run, rows, line.ravel(), weights)
+        return taken(run, rows[near] if near.any() else rows[[int(away.argmin())]]), ()
+    line, weights = lines_of(run, rows), np.maximum(1 - away, 0)  # linear interpolation where two are near
+    shared = share(line, away, weights)
+    made = weighted(run, rows, line, weights)
     text = f"{shared} of {len(made.head)} lines of phase {number} are shared with the phase nearest in time"
     return made, (text,) if shared else ()
-
-
-def _share(line: Index, away: Places, weights: Places) -> int:
-    """Give each line that has no weight its readout nearest in phase; returns how many they are."""
-    bare = np.flatnonzero(np.bincount(line, weights) == 0)
-    for number in bare.tolist():
-        places = np.flatnonzero(line == number)
-        weights[places[away[places].argmin()]] = 1
-    return len(bare)
-
-
-def _weighted(run: Readouts, rows: Index, line: Index, weights: Places) -> Readouts:
-    """One readout for each `line` of `rows`: their mean with `weights`, linear interpolation where two are near."""
-    places = np.flatnonzero(weights)
-    places = places[np.argsort(line[places], kind="stable")]
-    first = np.flatnonzero(np.r_[True, np.diff(line[places]) > 0])
-    share = (weights[places] / np.bincount(line, weights)[line[places]]).astype(np.float32)
-    samples = np.add.reduceat(run.samples[rows[places]] * share[:, None, None], first, axis=0)
-    return Readouts(run.head[rows[places[first]]], samples.astype(np.complex64, copy=False))
 
 
 def _named(frame: Frame, whole: Frame, beats: Beats, *, phase: tuple[int, int], remarks: tuple[str, ...]) -> Frame:

@@ -105,14 +105,19 @@ def mixed(coils: Coils, matrix: Spectrum | Vector) -> Coils:
     return Coils(matrix @ coils.coefficients, coils.harmonics, coils.period_mm)
 
 
-def coil_spectrum(shapes: Shapes, coils: Coils, k: Vector) -> Spectrum:
-    """Exact k-space of the object seen by each coil at any `k` [..., axis] cycles/mm → [coil, ...]."""
+def coil_spectrum(shapes: Shapes, coils: Coils, k: Vector, *, moved_mm: Vector | None = None) -> Spectrum:
+    """Exact k-space of the object seen by each coil at any `k` [..., axis] cycles/mm → [coil, ...].
+
+    `moved_mm` [..., axis] is how far the object, but not the coils, has moved when each point is measured.
+    """
     points = k.reshape(-1, shapes.axes)
+    moved = None if moved_mm is None else np.broadcast_to(moved_mm, k.shape).reshape(points.shape)
     out = np.empty((len(coils.coefficients), len(points)), np.complex128)
     shifts = coils.harmonics / coils.period_mm
     for start in range(0, len(points), POINTS_AT_ONCE):
         block = slice(start, start + POINTS_AT_ONCE)
-        out[:, block] = coils.coefficients @ shifted_spectra(shapes, points[block], shifts)
+        here = None if moved is None else moved[block]
+        out[:, block] = coils.coefficients @ shifted_spectra(shapes, points[block], shifts, moved_mm=here)
     return out.reshape(-1, *k.shape[:-1])
 
 

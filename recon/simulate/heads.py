@@ -18,6 +18,10 @@ GROUPS = (
     (Flag.FIRST_IN_ENCODE_STEP1, Flag.LAST_IN_ENCODE_STEP1, (*IMAGE, "kspace_encode_step_2")),
     (Flag.FIRST_IN_ENCODE_STEP2, Flag.LAST_IN_ENCODE_STEP2, IMAGE),
     (Flag.FIRST_IN_SLICE, Flag.LAST_IN_SLICE, IMAGE),
+    (Flag.FIRST_IN_AVERAGE, Flag.LAST_IN_AVERAGE, (*IMAGE, "average")),
+    (Flag.FIRST_IN_CONTRAST, Flag.LAST_IN_CONTRAST, ("contrast", "repetition")),
+    (Flag.FIRST_IN_SET, Flag.LAST_IN_SET, ("set", "repetition")),
+    (Flag.FIRST_IN_SEGMENT, Flag.LAST_IN_SEGMENT, ("segment", "repetition")),
     (Flag.FIRST_IN_PHASE, Flag.LAST_IN_PHASE, ("phase", "repetition")),
     (Flag.FIRST_IN_REPETITION, Flag.LAST_IN_REPETITION, ("repetition",)),
 )

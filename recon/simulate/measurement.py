@@ -13,6 +13,7 @@ from recon.scan import Encoding, Geometry, Limit, ScanHeader, Vector3, vector3
 from recon.simulate.coils import Coils, fit, loops, object_phase, receive_field
 from recon.simulate.heads import Heads
 from recon.simulate.phantom import Spectrum, Vector, directions
+from recon.simulate.physiology import Breaths
 from recon.simulate.tissue import Timing
 from recon.simulate.truth import Ideal
 
@@ -36,7 +37,8 @@ class Measurement:
     """A measurement without noise: `samples` [readout, coil, sample], heads, and `start_s` [readout] after its begin.
 
     `header` lacks its XML. `noise_std` is the noise to add to the real and the imaginary part of each sample, averaged
-    over coils. `r_waves_s` are the heartbeats, where there is a heart, on the same clock as `start_s`.
+    over coils. `r_waves_s` are the heartbeats and `breathing` the breaths, where there are any, on the clock of
+    `start_s`.
     """
 
     header: ScanHeader
@@ -47,6 +49,7 @@ class Measurement:
     noise_std: float
     trajectory: NDArray[np.float32] | None = None
     r_waves_s: Vector | None = None
+    breathing: Breaths | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,11 @@ def spectrum(shapes: Shapes, k: Vector) -> Spectrum:
     return np.asarray(shifted_spectra(shapes, points, np.zeros((1, shapes.axes)))[0].reshape(k.shape[:-1]))
 
 
-def shifted_spectra(shapes: Shapes, k: Vector, shifts: Vector) -> Spectrum:
+def shifted_spectra(shapes: Shapes, k: Vector, shifts: Vector, *, moved_mm: Vector | None = None) -> Spectrum:
     """The transform at k − shift for `k` [point, axis] and `shifts` [shift, axis] → [shift, point].
 
-    The phase of a shape's centre factors into one of the point and one of the shift, so it is computed once per point.
+    `moved_mm` [point, axis] is where the shapes have moved to when each point is measured. The phase of a shape's
+    centre factors into one of the point and one of the shift, so it is computed once per point.
     """
     out = np.zeros((len(shifts), len(k)), np.complex128)
     for center, semiaxes, content in zip(shapes.center, shapes.semiaxes, shapes.content, strict=True):
@@ -95,6 +96,9 @@ def shifted_spectra(shapes: Shapes, k: Vector, shifts: Vector) -> Spectrum:
     if shapes.blur_mm:
         for i, shift in enumerate(shifts):
             out[i] *= _softness(_length(k - shift), shapes.blur_mm)
+    if moved_mm is not None:
+        for i, shift in enumerate(shifts):
+            out[i] *= np.exp(-2j * np.pi * np.einsum("ij,ij->i", k - shift, moved_mm))
     return out
 
 

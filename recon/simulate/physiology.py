@@ -1,6 +1,8 @@
-"""A beating heart in time: when it beats, how far it has contracted, and what the ECG shows."""
+"""A body in time: when the heart beats and how far it has contracted, how deep a breath is, and what sensors show."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -19,6 +21,7 @@ WAVES = (
     (0.025, 0.008, -120, -200),
     (0.27, 0.050, 150, 210),
 )
+BELLOWS_S, BELLOWS_SAMPLES, BELLOWS_SPAN = 0.02, 40, 1200  # 0.8 s in one message; counts of a usual breath
 
 
 def beats(rng: Generator, *, count: int, interval_s: float, variability: float = 0.03) -> Vector:
@@ -64,4 +67,54 @@ def ecg(r_waves_s: Vector, *, seconds: float, first_tick: int, measurement_uid: 
             scan_counter=block + 1,
         )
         for block in range(blocks)
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Breaths:
+    """Breathing: the ends of expiration `start_s` [breath + 1] that breaths lie between, and their `depth` [breath].
+
+    A usual breath has depth 1.
+    """
+
+    start_s: Vector
+    depth: Vector
+
+
+def breaths(rng: Generator, *, seconds: float, period_s: float = 3.6, variability: float = 0.15) -> Breaths:
+    """Breaths that cover `seconds` from 0, of which the first has begun before; they vary in length and depth."""
+    count = 2 + int(seconds / (period_s * (1 - 2 * variability)))
+    spread = np.clip(variability * rng.standard_normal((2, count)), -2 * variability, 2 * variability)
+    start_s = np.concatenate([[0.0], np.cumsum(period_s * (1 + spread[0]))])
+    return Breaths(start_s - rng.uniform(0, start_s[1]), 1 + spread[1])
+
+
+def breath(times_s: Vector, breathing: Breaths) -> Vector:
+    """How far the diaphragm is down at `times_s`, 0 at the end of expiration: depth · sin⁴ of the part of the breath.
+
+    Most of the time goes by near the end of expiration (doi:10.1118/1.598577).
+    """
+    which = np.searchsorted(breathing.start_s, times_s, side="right") - 1
+    begun, ended = breathing.start_s[which], breathing.start_s[which + 1]
+    part = (times_s - begun) / (ended - begun)
+    return np.asarray(breathing.depth[which] * np.sin(np.pi * part) ** 4, np.float64)
+
+
+def bellows(breathing: Breaths, *, seconds: float, first_tick: int, measurement_uid: int) -> tuple[Waveform, ...]:
+    """Whole blocks of the pressure of a belt round the body that cover `seconds`; it rises as air comes in."""
+    blocks = int(np.ceil(seconds / (BELLOWS_SAMPLES * BELLOWS_S)))
+    time = np.arange(blocks * BELLOWS_SAMPLES) * BELLOWS_S
+    inside = np.minimum(time, breathing.start_s[-1] - BELLOWS_S)
+    trace = BASELINE + np.rint(BELLOWS_SPAN * breath(inside, breathing))
+    cut = trace.astype(np.uint32).reshape(blocks, 1, BELLOWS_SAMPLES)
+    return tuple(
+        Waveform(
+            samples=block,
+            sample_time_us=BELLOWS_S * 1e6,
+            kind=int(Physiology.RESPIRATION),
+            time_stamp=first_tick + round(number * BELLOWS_SAMPLES * BELLOWS_S / TICK_S),
+            measurement_uid=measurement_uid,
+            scan_counter=number + 1,
+        )
+        for number, block in enumerate(cut)
     )

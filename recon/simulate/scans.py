@@ -17,6 +17,7 @@ from recon.errors import RecipeError
 from recon.mrd.hdf5 import write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.scan import TICK_S, Flag, Readouts, Scan, ScanHeader, Waveform
+from recon.simulate.breathing import FREE, abdomen_radial
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
 from recon.simulate.cine import CINE, heart_cine
 from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
@@ -25,7 +26,7 @@ from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
 from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
-from recon.simulate.physiology import ecg, since_beat
+from recon.simulate.physiology import bellows, ecg, since_beat
 from recon.simulate.truth import Truth, judge
 from recon.simulate.volumes import SPOKES, breast_stars, head_koosh, head_stars
 from recon.simulate.weighted import (
@@ -73,6 +74,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 "breast-stars", "stack of stars of the breast as an agent arrives", DCE, Choice(20, 8, 64), breast_stars
             ),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
+            Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),
         )
     }
 )
@@ -217,12 +219,13 @@ def _number(every: Sequence[Heads], *, uid: int) -> None:
 
 
 def _physiology(measured: Measurement, begin_s: float, *, uid: int) -> tuple[Waveform, ...]:
-    if measured.r_waves_s is None:
-        return ()
-    seconds = float(measured.start_s[-1])
-    return ecg(
-        measured.r_waves_s, seconds=seconds, first_tick=FIRST_TICK + round(begin_s / TICK_S), measurement_uid=uid
-    )
+    seconds, first_tick = float(measured.start_s[-1]), FIRST_TICK + round(begin_s / TICK_S)
+    blocks: list[Waveform] = []
+    if measured.r_waves_s is not None:
+        blocks += ecg(measured.r_waves_s, seconds=seconds, first_tick=first_tick, measurement_uid=uid)
+    if measured.breathing is not None:
+        blocks += bellows(measured.breathing, seconds=seconds, first_tick=first_tick, measurement_uid=uid)
+    return tuple(sorted(blocks, key=lambda block: block.time_stamp))
 
 
 def _with_patient(header: ScanHeader, seed: int) -> ScanHeader:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from math import cos, exp, pi, radians, sin
 from types import MappingProxyType
 
+import numpy as np
+
 from recon.scan import Vector3
 
 
@@ -125,19 +127,34 @@ def recovered(along: float, tissue: Tissue, ms: float) -> float:
     return 1 + (along - 1) * exp(-ms / tissue.t1_ms)
 
 
-def pulsed(along: float, tissue: Tissue, timing: Timing, pulses: int) -> float:
-    """The same before the next of spoiled pulses, a TR apart, after `pulses` of them.
+# Transverse and longitudinal magnetisation before a balanced pulse, in a frame that turns with the pulses' phase: they
+# alternate, so that every pulse turns by the flip angle and transverse magnetisation changes sign between two.
+Balance = tuple[float, float]
 
-    Each takes it nearer to the steady state by cos α exp(−TR/T1) (doi:10.1016/0022-2364(92)90347-A).
+
+def prepared(along: float, tissue: Tissue, timing: Timing) -> Balance:
+    """The state before the first balanced pulse where longitudinal magnetisation was `along` half a TR earlier.
+
+    Half a pulse of the other sign puts it on the path to the steady state (doi:10.1002/mrm.20058).
     """
-    alpha, e1 = radians(timing.flip_deg), exp(-timing.tr_ms / tissue.t1_ms)
-    steady = (1 - e1) / (1 - e1 * cos(alpha))
-    return float(steady + (along - steady) * (cos(alpha) * e1) ** pulses)
+    half, ms = radians(timing.flip_deg) / 2, timing.tr_ms / 2
+    return -along * sin(half) * exp(-ms / tissue.t2_ms), recovered(along * cos(half), tissue, ms)
 
 
-def shown(along: float, tissue: Tissue, timing: Timing) -> complex:
-    """Signal of one pulse of `timing` on longitudinal magnetisation `along`, at its gradient echo."""
-    return tissue.density * along * sin(radians(timing.flip_deg)) * decay(tissue, timing.te_ms)
+def pulsed(state: Balance, tissue: Tissue, timing: Timing, pulses: int) -> Balance:
+    """The state before the next pulse after `pulses` of them, on resonance: it nears the steady state by a matrix."""
+    alpha, e1, e2 = radians(timing.flip_deg), exp(-timing.tr_ms / tissue.t1_ms), exp(-timing.tr_ms / tissue.t2_ms)
+    step = np.array([[-e2 * cos(alpha), -e2 * sin(alpha)], [-e1 * sin(alpha), e1 * cos(alpha)]])
+    steady = np.linalg.solve(np.eye(2) - step, [0.0, 1 - e1])
+    across, along = steady + np.linalg.matrix_power(step, pulses) @ (np.array(state) - steady)
+    return float(across), float(along)
+
+
+def shown(state: Balance, tissue: Tissue, timing: Timing) -> complex:
+    """The echo of the balanced pulse that meets `state`: negative before the null of an inversion."""
+    alpha, (across, along) = radians(timing.flip_deg), state
+    echo = across * cos(alpha) + along * sin(alpha)
+    return complex(tissue.density * echo * exp(-timing.te_ms / tissue.t2_ms))
 
 
 def diffusivity(tissue: Tissue, direction: Vector3) -> float:

@@ -25,6 +25,7 @@ from recon.simulate.tissue import (
     diffusion,
     gradient_echo,
     inversion_recovery,
+    prepared,
     pulsed,
     recovered,
     shown,
@@ -44,7 +45,7 @@ INVERSION = Timing(tr_ms=4000.0, te_ms=12.0, flip_deg=90.0)
 INVERSION_TIMES_MS = (50.0, 150.0, 400.0, 800.0, 1600.0, 3000.0)
 TRAIN = 16  # lines read after one inversion
 
-MOLLI = Timing(tr_ms=2.5, te_ms=1.1, flip_deg=8.0)
+MOLLI = Timing(tr_ms=2.5, te_ms=1.25, flip_deg=35.0)
 MOLLI_FIRST_MS = (120.0, 200.0)  # inversion to centre of k-space, in the first heartbeat of each group
 MOLLI_GROUPS, MOLLI_PAUSE = (5, 3), 3  # images, and heartbeats between the groups (doi:10.1002/mrm.20110)
 MOLLI_DELAY_S, MOLLI_HEARTBEAT_S = 0.58, 1.0  # the heart rests from 0.53 s after the R wave
@@ -126,7 +127,7 @@ def brain_ir(choice: Choice, _: Generator) -> Measurement:
 
 
 def heart_molli(choice: Choice, rng: Generator) -> Measurement:
-    """Modified Look–Locker: an inversion, then single shots in the same rest of successive heartbeats; twice.
+    """Modified Look–Locker: an inversion, then balanced single shots in the same rest of successive heartbeats; twice.
 
     Their inversion times follow the heart; each readout carries its own in user_int.
     """
@@ -145,7 +146,7 @@ def heart_molli(choice: Choice, rng: Generator) -> Measurement:
     inversion_s = inversion_times(shots_s, lines=n)
     states = [Counters(set=i, repetition=r) for r in range(repetitions) for i in range(count)]
     signals = [_by_tissue(partial(_look_locker, shots_s=shots_s, lines=n, shot=i)) for i in range(len(states))]
-    series = Series([_chest(choice)], states, order, start_s - start_s[0], sample_time_us=4.0, noise_std=0.0012)
+    series = Series([_chest(choice)], states, order, start_s - start_s[0], sample_time_us=4.0, noise_std=0.004)
     measured = measure(scan, series, signals)
     measured.head["user_int"][:, 7] = np.rint(inversion_s[order["state"]] * 1e6)
     return replace(measured, r_waves_s=r_waves_s - start_s[0])  # time counts from the first readout
@@ -174,14 +175,18 @@ def _inversions(shots_s: Vector, lines: int) -> list[tuple[float, bool]]:
 
 
 def _look_locker(tissue: Tissue, *, shots_s: Vector, lines: int, shot: int) -> complex:
-    """Signal at the centre of a shot: every pulse and pause since the first inversion, which found all at rest."""
+    """Signal at the centre of a shot: every pulse and pause since the first inversion, which found all at rest.
+
+    Shots are balanced, each prepared by half a pulse half a TR before it; what is across after one is spoiled.
+    """
     along, now = 1.0, -1e6
-    train_s = lines * MOLLI.tr_ms / 1000
+    train_s, half_s = lines * MOLLI.tr_ms / 1000, MOLLI.tr_ms / 2000
     for start, (inverted, first) in zip(shots_s[: shot + 1], _inversions(shots_s, lines), strict=False):
         if first:
             along, now = -recovered(along, tissue, 1000 * (inverted - now)), inverted
-        along, now = recovered(along, tissue, 1000 * (start - now)), start + train_s
-        centre, along = pulsed(along, tissue, MOLLI, lines // 2), pulsed(along, tissue, MOLLI, lines)
+        begun = prepared(recovered(along, tissue, 1000 * (start - half_s - now)), tissue, MOLLI)
+        centre, (_, along) = pulsed(begun, tissue, MOLLI, lines // 2), pulsed(begun, tissue, MOLLI, lines)
+        now = start + train_s
     return shown(centre, tissue, MOLLI)
 
 

@@ -32,6 +32,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
     needs_phase = values.get("output", "magnitude") != "magnitude" or values.get("partial_fourier", "off") != "off"
     if needs_phase or values.get("maps") == "walsh":
         values.pop("sets", None)
+    if values.get("window"):
+        values.pop("respiration", None)
     return Recipe(method, values)
 
 
@@ -118,7 +120,7 @@ def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> Non
             {},
             "the method is 'grappa9', expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet",
         ),
-        ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has coils, combine, output,"),
+        ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has acceptance, bins, coils,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
         ("fft", {"coils": 0}, "the parameter coils is 0, expected one of all, auto, or a whole number from 1 to 1024"),
         ("fft", {"coils": "some"}, "the parameter coils is 'some', expected one of all, auto, or a whole number"),

@@ -128,6 +128,10 @@ def test_every_image_has_one_first_and_one_last_readout(name: str) -> None:
     for first, last, counters in (
         (Flag.FIRST_IN_REPETITION, Flag.LAST_IN_REPETITION, ["repetition"]),
         (Flag.FIRST_IN_PHASE, Flag.LAST_IN_PHASE, ["phase", "repetition"]),
+        (Flag.FIRST_IN_CONTRAST, Flag.LAST_IN_CONTRAST, ["contrast", "repetition"]),
+        (Flag.FIRST_IN_SET, Flag.LAST_IN_SET, ["set", "repetition"]),
+        (Flag.FIRST_IN_SEGMENT, Flag.LAST_IN_SEGMENT, ["segment", "repetition"]),
+        (Flag.FIRST_IN_AVERAGE, Flag.LAST_IN_AVERAGE, [*IMAGE, "average"]),
     ):
         count = len(np.unique(head[counters]))
         assert np.count_nonzero(head["flags"] & np.uint64(first.mask)) == count

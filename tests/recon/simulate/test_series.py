@@ -17,12 +17,13 @@ from recon.export.dicom import to_dicom
 from recon.mrd.header import parse_header
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import COUNTERS, Counters, Image
+from recon.scan import COUNTERS, Counters, Flag, Image
 from recon.simulate import PROTOCOLS, SimulatedScan, Snr, nrmse, simulate
 from recon.simulate.anatomies import ABDOMEN, BREAST, VESSELS, labels
 from recon.simulate.bolus import PERFUSIONS, STEP_S
 from recon.simulate.coils import coil_grid_spectrum
 from recon.simulate.dynamic import brain_curves, breast_curves, concentration
+from recon.simulate.heads import IMAGE
 from recon.simulate.measurement import geometry, head_array, oblique
 from recon.simulate.objects import Region
 from recon.simulate.phantom import Shapes
@@ -164,6 +165,23 @@ def test_repetitions_have_a_clock() -> None:
     np.testing.assert_allclose(np.diff(ticks) * 0.0025, volume_s, rtol=0, atol=0.0026)
 
 
+@pytest.mark.parametrize("name", ["abdomen-multiecho", "brain-dwi", "heart-molli"])
+def test_contrasts_sets_and_averages_have_a_first_and_a_last_readout(name: str) -> None:
+    """The flags stand where the counters change, whatever lies between."""
+    head = small(name).scan.readouts[-1].head
+    for counter, names in {
+        "CONTRAST": ["contrast", "repetition"],
+        "SET": ["set", "repetition"],
+        "AVERAGE": [*IMAGE, "average"],
+    }.items():
+        for flag, order in ((Flag[f"FIRST_IN_{counter}"], 1), (Flag[f"LAST_IN_{counter}"], -1)):
+            met: set[tuple[int, ...]] = set()
+            for readout in head[::order]:
+                key = tuple(int(readout[name]) for name in names)
+                assert bool(readout["flags"] & np.uint64(flag.mask)) == (key not in met)
+                met.add(key)
+
+
 # ---- inversion times that follow the heart ----
 
 
@@ -172,23 +190,32 @@ def test_look_locker_against_bloch_pulse_by_pulse() -> None:
     times = inversion_times(shots, lines=lines)
     np.testing.assert_allclose(times[[0, 5]], (0.12, 0.2), atol=1e-12)
     np.testing.assert_allclose(np.diff(times[:5]), np.diff(shots[:5]), atol=1e-12)
-    flip, tr = np.deg2rad(MOLLI.flip_deg), MOLLI.tr_ms / 1000
-    along, now, seen = 1.0, -100.0, []
+    flip, tr = np.deg2rad(MOLLI.flip_deg), MOLLI.tr_ms
+    now, m, seen = -1e8, np.array([0.0, 0.0, 1.0]), []
 
-    def rest(along: float, seconds: float) -> float:
-        return 1 + (along - 1) * float(np.exp(-1000 * seconds / heart.t1_ms))
+    def turned(angle: float) -> NDArray[np.float64]:
+        c, s = np.cos(angle), np.sin(angle)
+        return np.array([[1, 0, 0], [0, c, s], [0, -s, c]])
 
-    for i, start in enumerate(shots):
+    def relaxed(m: NDArray[np.float64], ms: float) -> NDArray[np.float64]:
+        e1, e2 = np.exp(-ms / heart.t1_ms), np.exp(-ms / heart.t2_ms)
+        return m * [e2, e2, e1] + [0, 0, 1 - e1]
+
+    for i, start in enumerate(1000 * shots):
         if i in (0, 5):
-            inverted = start + lines // 2 * tr - times[i]
-            along, now = -rest(along, inverted - now), inverted
-        along, now = rest(along, start - now), start
+            inverted = start + lines // 2 * tr - 1000 * times[i]
+            m, now = relaxed(m, inverted - now) * [0, 0, -1], inverted
+        m = relaxed(m, start - tr / 2 - now) * [0, 0, 1]
+        m = relaxed(turned(-flip / 2) @ m, tr / 2)
         for pulse in range(lines):
+            sign = 1 if pulse % 2 == 0 else -1
+            m = turned(sign * flip) @ m
             if pulse == lines // 2:
-                seen.append(heart.density * along * np.sin(flip) * np.exp(-MOLLI.te_ms / heart.t2_star_ms))
-            along, now = rest(along * float(np.cos(flip)), tr), now + tr
+                seen.append(sign * heart.density * relaxed(m, MOLLI.te_ms)[1])
+            m = relaxed(m, tr)
+        m, now = m * [0, 0, 1], start + lines * tr
     found = [_look_locker(heart, shots_s=shots, lines=lines, shot=i) for i in range(8)]
-    np.testing.assert_allclose(np.abs(found), np.abs(seen), rtol=1e-10)
+    np.testing.assert_allclose(found, seen, rtol=1e-9, atol=1e-12)
     assert found[0].real < 0 < found[7].real
 
 

@@ -16,8 +16,8 @@ from recon.simulate.tissue import (
     enhanced,
     gradient_echo,
     inversion_recovery,
+    prepared,
     pulsed,
-    recovered,
     shown,
     spin_echo,
     velocity_phase,
@@ -111,14 +111,26 @@ def test_inversion_nulls_at_ln_2() -> None:
     assert inversion_recovery(MATTER, timing, 0.0).real == pytest.approx(-MATTER.density, rel=1e-6)
 
 
-def test_a_train_of_pulses_against_bloch() -> None:
-    heart, timing, along = TISSUES["heart"], Timing(tr_ms=3, te_ms=1.5, flip_deg=8), -0.9
-    seen = along
-    for pulses in range(200):
-        assert pulsed(along, heart, timing, pulses) == pytest.approx(seen, rel=1e-12)
-        seen = recovered(seen * np.cos(np.deg2rad(timing.flip_deg)), heart, timing.tr_ms)
-    steady = gradient_echo(heart, timing)
-    assert shown(pulsed(along, heart, timing, 100_000), heart, timing) == pytest.approx(steady, rel=1e-12)
+def test_balanced_pulses_end_in_the_steady_state() -> None:
+    heart, timing = TISSUES["heart"], Timing(tr_ms=3, te_ms=1.5, flip_deg=50)
+    begun = prepared(-0.9, heart, timing)
+    assert pulsed(begun, heart, timing, 0) == pytest.approx(begun, rel=1e-12)
+    once = pulsed(pulsed(begun, heart, timing, 1), heart, timing, 1)
+    assert pulsed(begun, heart, timing, 2) == pytest.approx(once, rel=1e-12)
+    steady = balanced(heart, timing)
+    assert shown(pulsed(begun, heart, timing, 100_000), heart, timing) == pytest.approx(steady, rel=1e-9)
+
+
+def test_balanced_pulses_after_half_a_pulse_recover_with_one_rate() -> None:
+    """1/T1* = cos²(α/2)/T1 + sin²(α/2)/T2 (doi:10.1002/mrm.20058), to first order in TR / T2."""
+    heart, timing = TISSUES["heart"], Timing(tr_ms=2.5, te_ms=1.25, flip_deg=35)
+    begun, steady = prepared(-1.0, heart, timing), balanced(heart, timing)
+    left = [abs(shown(pulsed(begun, heart, timing, n), heart, timing) - steady) for n in (0, 40)]
+    half = np.deg2rad(timing.flip_deg) / 2
+    rate = np.cos(half) ** 2 / heart.t1_ms + np.sin(half) ** 2 / heart.t2_ms
+    assert np.log(left[0] / left[1]) / (40 * timing.tr_ms) == pytest.approx(rate, rel=timing.tr_ms / heart.t2_ms)
+    signs = np.sign([shown(pulsed(begun, heart, timing, n), heart, timing).real for n in range(200)])
+    assert signs[0] < 0 < signs[-1] and np.count_nonzero(np.diff(signs)) == 1  # no oscillation: one null
 
 
 def test_decay_halves_after_ln_2_and_turns() -> None:
