@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from bench import report
 from kernels.cuda import CudaKernels, nufft_steps
 from kernels.cuda._load import open_runtime
+from kernels.cuda.toeplitz import CudaToeplitz
 from kernels.plan import POINTS_PER_BLOCK, TILE_EDGE, spreading
 
 # One H100 SXM. Bandwidths are what is reached at best, not the data sheet's.
@@ -229,8 +230,8 @@ def measure(kernels: CudaKernels, runtime: Any, cases: Sequence[Case], timer: Ti
             samples = timer(lambda turn, apply=apply, inputs=inputs: apply(inputs[turn]))  # type: ignore[misc]
             rows.append(report.row(f"cuda.{case.name}.{name}", samples, "s", [predicted] * len(samples)))
         if len(case.shape) == 2:
-            operator = kernels.toeplitz(points, case.shape)
-            samples = timer(lambda turn, operator=operator, x=x: operator.normal(x[turn][0], maps=x[turn]))  # type: ignore[misc]
+            operator = CudaToeplitz(runtime, points, shape=case.shape)
+            samples = timer(lambda turn, operator=operator, x=x: operator(x[turn][0], maps=x[turn]))  # type: ignore[misc]
             predicted = predict_toeplitz(case)[1]
             rows.append(report.row(f"cuda.{case.name}.toeplitz", samples, "s", [predicted] * len(samples)))
     return rows

@@ -8,6 +8,8 @@ All transforms use complex64. Grids are indexed r = −⌊N/2⌋ … ⌈N/2⌉�
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +26,27 @@ class DeviceError(RuntimeError):
 
 class BudgetError(RuntimeError):
     """What is asked for needs more memory than it may have; the message says how much of each."""
+
+
+class Normal(Protocol):
+    """adjoint(weights · forward(x)) of one plan and its weights; with maps as `NufftPlan.normal`."""
+
+    def __call__(self, x: Complex, *, maps: Complex | None = None) -> Complex:
+        """x [*batch, *shape], or [*shape] with maps [coil, *shape]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Equations:
+    """normal(x, *operands) = rhs, where `normal` is Hermitian and positive semidefinite in x.
+
+    Equal `key`s promise the same `normal` and whatever it keeps itself: a device may keep what it has made of the first
+    and use it with the operands of the next. It may be run as a CUDA graph: it only queues work for the device.
+    """
+
+    normal: Callable[..., Complex]
+    operands: tuple[NDArray[Any], ...]
+    key: Hashable
 
 
 class NufftPlan(Protocol):
@@ -50,6 +73,10 @@ class NufftPlan(Protocol):
         """
         ...
 
+    def operator(self, weights: Real | None = None) -> Normal:
+        """`normal` with these weights, which do not change, for a solver: faster where it is asked for again."""
+        ...
+
 
 class Kernels(Protocol):
     """One device's kernels; arrays are the device's own unless a method says more."""
@@ -67,7 +94,7 @@ class Kernels(Protocol):
     def nufft(self, points: Real, shape: tuple[int, ...], *, eps: float = 1e-4) -> NufftPlan:
         """Plan for `points` [*samples, axis] in radians per voxel, axes ([z,] y, x) as in `shape`.
 
-        Planning is the host's: `points` are NumPy's.
+        Planning is the host's: `points` may be NumPy's.
         """
         ...
 
@@ -136,4 +163,11 @@ class Kernels(Protocol):
 
     def rotate(self, x: Complex, phase: Real) -> Complex:
         """x · exp(i · phase): x [*batch, *phase.shape], phase in radians, |phase| ≤ 1e4 (phase correction)."""
+        ...
+
+    def cg(self, equations: Equations, rhs: Complex, *, iterations: int, tolerance: float = 0.0) -> Complex:
+        """Conjugate gradients from 0 for `equations` = rhs, any shape.
+
+        Stops after `iterations`, or where the residual is at most tolerance · ‖rhs‖, or nothing is left to gain.
+        """
         ...

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 
-from kernels.contract import Complex, Kernels, NufftPlan, Real
+from kernels.contract import Complex, Equations, Kernels, NufftPlan, Real
 
 Apply = Callable[[Complex], Complex]
 
@@ -89,6 +90,12 @@ def combine_sets(kernels: Kernels, coils: Complex, maps: Complex) -> Complex:
     return np.stack([kernels.combine(coils, own) for own in maps])
 
 
-def regularised(normal: Apply, strength: float) -> Apply:
+def regularised(equations: Equations, strength: float) -> Equations:
     """normal(x) + strength · x, for solvers of ‖A x − y‖² + strength · ‖x‖²."""
-    return lambda image: normal(image) + strength * image
+    if not strength:
+        return equations
+
+    def normal(x: Complex, *operands: Any) -> Complex:
+        return equations.normal(x, *operands) + strength * x
+
+    return replace(equations, normal=normal, key=(equations.key, strength))

@@ -5,56 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
-
-import numpy as np
 
 from kernels.contract import Complex
+from kernels.solve import Apply, Observe, cg, inner
 
-Apply = Callable[[Complex], Complex]
-Observe = Callable[[int, Complex, float], None]
+__all__ = ["BOUND", "Apply", "Composite", "Observe", "Prox", "cg", "fista", "largest_eigenvalue"]
+
 Prox = Callable[[Complex, float, int], Complex]
 
 BOUND = 1.05  # a few power iterations come this near to the largest eigenvalue, from below
-
-
-def cg(
-    normal: Apply,
-    rhs: Complex,
-    *,
-    iterations: int,
-    tolerance: float = 0.0,
-    observe: Observe | None = None,
-) -> Complex:
-    """Solve normal(x) = rhs by conjugate gradients from x = 0; `normal` is Hermitian and positive semidefinite.
-
-    Stops after `iterations`, or where ‖rhs − normal(x)‖ ≤ tolerance · ‖rhs‖. `observe(iteration, x, relative residual)`
-    is called after each iteration, counted from 1, and must not change x.
-    """
-    x, residual = rhs * 0, rhs.copy()
-    direction = residual
-    power = start = _dot(residual, residual)
-    for iteration in range(1, iterations + 1):
-        image = normal(direction)
-        curvature = _dot(direction, image)
-        if curvature <= 0:  # the residual is zero, or in the null space where nothing is left to gain
-            break
-        step = power / curvature
-        x = x + step * direction
-        residual = residual - step * image
-        previous, power = power, _dot(residual, residual)
-        relative = float(np.sqrt(power / start))
-        if observe is not None:
-            observe(iteration, x, relative)
-        if relative <= tolerance:
-            break
-        direction = residual + (power / previous) * direction
-    return x
-
-
-def _dot(a: Complex, b: Complex) -> Any:
-    """Re⟨a, b⟩ as a scalar of the arrays' own device, which need not wait for it."""
-    return np.vdot(a, b).real
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +50,7 @@ def fista(
         slope = problem.normal(ahead) - problem.rhs
         new = problem.prox(ahead - step * slope, step, iteration - 1)
         change = new - x
-        if _dot(ahead - new, change) > 0:
+        if inner(ahead - new, change) > 0:
             momentum = 1.0
         following = (1 + sqrt(1 + 4 * momentum * momentum)) / 2
         ahead = new + ((momentum - 1) / following) * change
@@ -108,16 +67,16 @@ def largest_eigenvalue(normal: Apply, start: Complex, *, iterations: int = 12) -
     """A bound BOUND above the largest eigenvalue of Hermitian `normal`, by power iterations from `start`."""
     x, value = start, 0.0
     for _ in range(iterations):
-        norm = sqrt(float(_dot(x, x)))
+        norm = sqrt(float(inner(x, x)))
         if norm == 0:
             break
         unit = x * (1 / norm)
         x = normal(unit)
-        value = float(_dot(unit, x))
+        value = float(inner(unit, x))
     return BOUND * value
 
 
 def _ratio(change: Complex, total: Complex) -> float:
     """‖change‖ / ‖total‖; 0 where nothing changed."""
-    moved = float(_dot(change, change))
-    return sqrt(moved / max(float(_dot(total, total)), 1e-30 * moved)) if moved else 0.0
+    moved = float(inner(change, change))
+    return sqrt(moved / max(float(inner(total, total)), 1e-30 * moved)) if moved else 0.0

@@ -15,8 +15,10 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 from numpy.typing import NDArray
 
+from kernels.contract import Equations
 from kernels.cpu import CpuKernels
 from kernels.cpu.nufft import CpuNufft
+from kernels.solve import solve
 
 # Functions that this project calls on arrays of a device, as `module.name`, with the parameters that CuPy 14 has.
 CUPY: dict[str, tuple[str, ...]] = {
@@ -172,6 +174,10 @@ class ForeignPlan:
         self.shape, self.samples = plan.shape, plan.samples
         self._plan, self._traffic = plan, traffic
 
+    def operator(self, weights: Any = None) -> Callable[..., Any]:
+        """See `NufftPlan.operator`."""
+        return translated(self._plan.operator(unwrapped(weights)), self._traffic)
+
     def __getattr__(self, name: str) -> Any:
         return translated(getattr(self._plan, name), self._traffic)
 
@@ -196,6 +202,10 @@ class ForeignKernels:
     def nufft(self, points: NDArray[Any], shape: tuple[int, ...], *, eps: float = 1e-4) -> ForeignPlan:
         """See `Kernels.nufft`."""
         return ForeignPlan(self._kernels.nufft(points, shape, eps=eps), self.traffic)
+
+    def cg(self, equations: Equations, rhs: Foreign, *, iterations: int, tolerance: float = 0.0) -> Any:
+        """See `Kernels.cg`."""
+        return solve(equations, rhs, iterations=iterations, tolerance=tolerance)  # type: ignore[arg-type]
 
     def __getattr__(self, name: str) -> Any:
         return translated(getattr(self._kernels, name), self.traffic)

@@ -15,7 +15,7 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Array, Complex, DeviceError, Real
+from kernels.contract import Array, Complex, DeviceError, Equations, Real
 from kernels.cpu import coils, prox, wavelet
 from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
@@ -25,6 +25,7 @@ from kernels.cpu.team import Team
 from kernels.cpu.toeplitz import Convolver
 from kernels.geometry import check_points
 from kernels.plans import Plans, content_key
+from kernels.solve import solve
 
 
 class CpuKernels:
@@ -125,3 +126,7 @@ class CpuKernels:
         """See `Kernels.rotate`."""
         check_phase(x, phase)
         return coils.rotate(x, phase)
+
+    def cg(self, equations: Equations, rhs: Complex, *, iterations: int, tolerance: float = 0.0) -> Complex:
+        """See `Kernels.cg`."""
+        return solve(equations, rhs, iterations=iterations, tolerance=tolerance)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.checks import check_last, check_normal
-from kernels.contract import Complex, Real
+from kernels.contract import Complex, Normal, Real
 from kernels.cpu.engine import Pool
 from kernels.cpu.toeplitz import Convolver, layout_of, open_convolver, response_of
 from kernels.cpu.tuning import prefers_toeplitz
@@ -116,6 +116,10 @@ class CpuNufft:
         if maps is None:
             return self._convolver.images(x, self._layout, response)
         return self._convolver.coils(x, maps, self._layout, response)
+
+    def operator(self, weights: Real | None = None) -> Normal:
+        """See `NufftPlan.operator`."""
+        return partial(self.normal, weights=weights)
 
     def _pair(self, x: Complex, weights: Real | None, maps: Complex | None) -> Complex:
         if maps is None:

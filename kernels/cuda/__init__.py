@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.contract import Array, Complex, Real
+from kernels.contract import Array, Complex, Equations, Real
 from kernels.cuda._load import Runtime, open_runtime
+from kernels.cuda.cg import Solvers
 from kernels.cuda.coils import CudaCoils
 from kernels.cuda.fft import CudaFft
 from kernels.cuda.nufft import CudaNufft
 from kernels.cuda.prox import CudaProx
-from kernels.cuda.toeplitz import CudaToeplitz
 from kernels.cuda.wavelet import CudaWavelet
 
 
@@ -29,6 +29,7 @@ class CudaKernels:
         self._coils = CudaCoils(runtime, self._fft)
         self._prox = CudaProx(runtime)
         self._wavelet = CudaWavelet(runtime)
+        self._solvers = Solvers(runtime)
 
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""
@@ -41,10 +42,6 @@ class CudaKernels:
     def nufft(self, points: Any, shape: tuple[int, ...], *, eps: float = 1e-4) -> CudaNufft:
         """See `Kernels.nufft`; points may be in host memory too. Waits for the device."""
         return CudaNufft(self._runtime, points, shape=shape, eps=eps)
-
-    def toeplitz(self, points: Any, shape: tuple[int, ...], *, weights: Real | None = None) -> CudaToeplitz:
-        """The normal operator of `nufft` with these weights, for a solver to apply many times. Waits for the device."""
-        return CudaToeplitz(self._runtime, points, shape=shape, weights=weights)
 
     def fft(self, x: Complex, *, axes: int) -> Complex:
         """See `Kernels.fft`."""
@@ -95,3 +92,7 @@ class CudaKernels:
     def iwavelet(self, x: Complex, *, levels: tuple[int, ...], shift: tuple[int, ...] | None = None) -> Complex:
         """See `Kernels.iwavelet`."""
         return self._wavelet.inverse(x, levels=levels, shift=shift)
+
+    def cg(self, equations: Equations, rhs: Complex, *, iterations: int, tolerance: float = 0.0) -> Complex:
+        """See `Kernels.cg`; the first solve of a kind waits for the device."""
+        return self._solvers.solve(equations, rhs, iterations=iterations, tolerance=tolerance)

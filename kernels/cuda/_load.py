@@ -15,13 +15,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import DeviceError
+from kernels.cuda.graph import Work, record_graph, seconds_of
 
 FOLDER = Path(__file__).parent
 INCLUDE = '#include "'
 OPTIONS = ("--std=c++17",)
 STATIC_SHARED_BYTES = 48 * 1024  # more must be asked for, function by function
-MOST_FFT_PLANS = 128
+MOST_FFT_PLANS, MOST_CHOICES = 128, 1024
 Argument = Any  # an array of the device, an int (int32 in the kernel), a float (float32) or None (a null pointer)
+
+
+class Recent:
+    """The `limit` values used last, made when first asked for; for one thread at a time."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._values: dict[Any, Any] = {}
+
+    def get(self, key: Any, make: Callable[[], Any]) -> Any:
+        """The value of `key`, by `make` if there is none."""
+        value = self._values.pop(key) if key in self._values else make()
+        self._values[key] = value
+        if len(self._values) > self.limit:
+            del self._values[next(iter(self._values))]
+        return value
 
 
 class Runtime(Protocol):
@@ -29,6 +46,7 @@ class Runtime(Protocol):
 
     device: str
     xp: Any  # the array module: cupy, or what stands in for it
+    choices: Recent  # between ways of doing the same, by what they depend on, so that equal plans choose alike
 
     def launch(
         self,
@@ -48,6 +66,14 @@ class Runtime(Protocol):
         """
         ...
 
+    def record(self, work: Work) -> Work:
+        """A function that queues at once all that `work` queues, and nothing else may `work` do; waits now only."""
+        ...
+
+    def seconds(self, work: Work) -> float:
+        """How long the device takes for `work`; waits for it."""
+        ...
+
     def owns(self, array: Any) -> bool:
         """Whether `array` is an array of this device."""
         ...
@@ -59,22 +85,6 @@ class Runtime(Protocol):
     def get(self, array: Any) -> NDArray[Any]:
         """A copy of `array` in NumPy; waits for it. NumPy arrays are returned as they are."""
         ...
-
-
-class Recent:
-    """The `limit` values used last, made when first asked for; for one thread at a time."""
-
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        self._values: dict[Any, Any] = {}
-
-    def get(self, key: Any, make: Callable[[], Any]) -> Any:
-        """The value of `key`, by `make` if there is none."""
-        value = self._values.pop(key) if key in self._values else make()
-        self._values[key] = value
-        if len(self._values) > self.limit:
-            del self._values[next(iter(self._values))]
-        return value
 
 
 def check_here(runtime: Runtime, **arrays: Any) -> None:
@@ -113,6 +123,7 @@ class CudaRuntime:
         self.xp = cupy
         self._functions: dict[tuple[str, str], Any] = {}
         self._plans = Recent(MOST_FFT_PLANS)
+        self.choices = Recent(MOST_CHOICES)
         self._lock = threading.Lock()
 
     def launch(
@@ -160,6 +171,14 @@ class CudaRuntime:
         size = (shape[axis],)
         layout = (size, stride, distance)
         return cufft.PlanNd(size, *layout, *layout, cufft.CUFFT_C2C, shape[1 - axis], "C", 0, None)
+
+    def record(self, work: Work) -> Work:
+        """See `Runtime.record`."""
+        return record_graph(self, work)
+
+    def seconds(self, work: Work) -> float:
+        """See `Runtime.seconds`."""
+        return seconds_of(self, work)
 
     def owns(self, array: Any) -> bool:
         """See `Runtime.owns`."""

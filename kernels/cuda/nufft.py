@@ -6,12 +6,13 @@ takes its memory from the caller's pool: one fine grid of at most 16 coils (4 in
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
 
 from kernels.checks import check_last, check_normal
-from kernels.contract import Complex, Real
+from kernels.contract import Complex, Normal, Real
 from kernels.cuda._load import Runtime, check_here
 from kernels.cuda.grid import open_grid
 from kernels.cuda.nufft_steps import Lists
@@ -51,6 +52,8 @@ class CudaNufft:
         scales = tuple((1 / factor.astype(np.float64)).astype(np.float32) for factor in geometry.deapodise)
         self._grid = open_grid(runtime, geometry.shape, geometry.fine, scales)
         self._lists = Lists(runtime, geometry, half_weights=half_weights)
+        self._operator: tuple[Real | None, int, Normal | None] = (None, 0, None)
+        self._lock = threading.Lock()
 
     def forward(self, x: Complex) -> Complex:
         """x [*batch, *shape] → [*batch, *samples]."""
@@ -82,6 +85,23 @@ class CudaNufft:
         check_normal(self, x, weights, maps)
         factor = None if weights is None else weights.ravel()[self._lists.order]
         return self._grid.there_and_back(x, maps, lambda grid: self._through_points(grid, factor))
+
+    def operator(self, weights: Real | None = None) -> Normal:
+        """See `NufftPlan.operator`: the pair at first, and the faster of pair and convolution once it is asked again.
+
+        A convolution is planned on the host, which takes as long as thousands of its calls: a trajectory that does not
+        come again is not worth it. Waits for the device then; the operator's calls do not.
+        """
+        from kernels.cuda.toeplitz import CudaToeplitz, Pair, prefers_toeplitz  # which plan their spectrum with this
+
+        with self._lock:
+            known, uses, operator = self._operator
+            if operator is None or known is not weights:
+                uses, operator = 0, Pair(self, weights)
+            elif uses == 1 and prefers_toeplitz(self._runtime, self):
+                operator = CudaToeplitz(self._runtime, self._points, shape=self.shape, weights=weights)
+            self._operator = weights, uses + 1, operator
+            return operator
 
     def _through_points(self, grid: Any, factor: Any) -> None:
         """Fine grid → points · factor → fine grid, in place."""

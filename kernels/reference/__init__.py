@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from kernels.checks import (
@@ -19,9 +21,10 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Array, Complex, Real
+from kernels.contract import Array, Complex, Equations, Normal, Real
 from kernels.geometry import fold
 from kernels.reference import direct
+from kernels.solve import solve
 
 Single = np.complex64
 
@@ -48,6 +51,10 @@ class ReferenceNufft:
         """See `NufftPlan.normal`."""
         check_normal(self, x, weights, maps)
         return direct.nufft_normal(self._points, x, self.shape, weights=weights, maps=maps).astype(Single)
+
+    def operator(self, weights: Real | None = None) -> Normal:
+        """See `NufftPlan.operator`."""
+        return partial(self.normal, weights=weights)
 
 
 class ReferenceKernels:
@@ -127,3 +134,7 @@ class ReferenceKernels:
         """See `Kernels.rotate`."""
         check_phase(x, phase)
         return direct.rotate(x, phase).astype(Single)
+
+    def cg(self, equations: Equations, rhs: Complex, *, iterations: int, tolerance: float = 0.0) -> Complex:
+        """See `Kernels.cg`."""
+        return solve(equations, rhs, iterations=iterations, tolerance=tolerance)

@@ -18,7 +18,6 @@ from recon.methods.problem import problem_of
 from recon.operators import regularised
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
-from recon.solve import cg
 
 USUAL_ITERATIONS = 10
 
@@ -27,8 +26,9 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     """One image with coils combined by maps; raises ScanError where the centre of k-space is too small for maps."""
     target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
     problem = problem_of(frame, target, calibration, recipe, workbench)
-    normal = regularised(problem.normal, recipe.number("lambda"))
-    found = cg(normal, problem.rhs, iterations=int(recipe.number("iterations")), tolerance=1e-6)
+    equations = regularised(problem.equations, recipe.number("lambda"))
+    iterations = int(recipe.number("iterations"))
+    found = workbench.kernels.cg(equations, problem.rhs, iterations=iterations, tolerance=1e-6)
     pixels = problem.pixels(found)
     if frame.sampled is not None and recipe["partial_fourier"] != "off":
         sides = _sides(frame, target, workbench.kernels)

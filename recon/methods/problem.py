@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Complex, Kernels, Real
+from kernels.contract import Complex, Equations, Kernels, Normal, Real
 from recon.arrays import contiguous
 from recon.errors import CalibrationError, ScanError
 from recon.espirit import CROP, espirit
@@ -18,7 +18,7 @@ from recon.methods.grids import Pixels, Target, inner, interpolation, resize
 from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.method import Workbench
 from recon.methods.sampling import sampling_of
-from recon.operators import Apply, cartesian_sense, combine_sets, expand_sets, soft_sense
+from recon.operators import cartesian_sense, combine_sets, expand_sets, soft_sense
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
 from recon.stack import unstacked
@@ -37,12 +37,16 @@ class Problem:
     the root sum of squares. Eigenvalues of `normal` are at most 1 where `bounded`.
     """
 
-    normal: Apply
+    equations: Equations
     rhs: Complex
     axes: int
     pixels: Callable[[Complex], Pixels]
     share: float
     bounded: bool
+
+    def normal(self, x: Complex) -> Complex:
+        """The left side."""
+        return self.equations.normal(x, *self.equations.operands)
 
 
 def problem_of(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
@@ -64,10 +68,13 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
         maps = _separate_maps(frame.reference, target, calibration, recipe, kernels)
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
     mask = np.asarray(sampled.reshape(flat[2:]).astype(np.float32), like=kspace)
-    if len(maps) == 1:
-        sense = cartesian_sense(kernels, maps[0].reshape(flat), mask, axes=axes)
-    else:
-        sense = soft_sense(kernels, maps.reshape(-1, *flat), mask, axes=axes)
+    several = len(maps) > 1
+    operator = soft_sense if several else cartesian_sense
+    maps = maps.reshape(-1, *flat) if several else maps[0].reshape(flat)
+
+    def normal(x: Complex, maps: Complex, mask: Real) -> Complex:
+        return operator(kernels, maps, mask, axes=axes).normal(x)
+
     whole = target.full != frame.encoding.encoded.matrix
     scale = interpolation(frame.encoding, target) if whole else np.float32(1)
 
@@ -75,9 +82,9 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
         one = _one_image(image, axes + 1).reshape(kspace.shape[1:])
         return resize(np.moveaxis(one if scale == 1 else one * scale, 0, -1), inner(target))
 
-    return Problem(
-        sense.normal, sense.adjoint(kspace.reshape(flat)), axes + 1, pixels, float(sampled.mean()), bounded=True
-    )
+    rhs = operator(kernels, maps, mask, axes=axes).adjoint(kspace.reshape(flat))
+    equations = Equations(normal, (maps, mask), ("cartesian", operator, axes))
+    return Problem(equations, rhs, axes + 1, pixels, float(sampled.mean()), bounded=True)
 
 
 def _separate_maps(
@@ -215,15 +222,31 @@ def _non_cartesian(
     def pixels(image: Complex) -> Pixels:
         return _one_image(image, axes).reshape(grid)
 
-    if len(maps) == 1:
-        (only,) = maps
-        rhs = kernels.combine(images, only)
-        return Problem(sampling.normal_of(only), rhs, axes, pixels, 1.0, bounded=False)
+    equations = _through(plan.operator(weights), maps, kernels, stacked=axes > len(plan.shape))
+    rhs = combine_sets(kernels, images, maps) if len(maps) > 1 else kernels.combine(images, maps[0])
+    return Problem(equations, rhs, axes, pixels, 1.0, bounded=False)
 
-    def normal(x: Complex) -> Complex:
-        return combine_sets(kernels, plan.normal(expand_sets(kernels, x, maps), weights=weights), maps)
 
-    return Problem(normal, combine_sets(kernels, images, maps), axes, pixels, 1.0, bounded=False)
+def _through(operator: Normal, maps: Complex, kernels: Kernels, *, stacked: bool) -> Equations:
+    """The left side through maps [set, coil, *grid]; a stack's operator is that of its planes."""
+
+    def one_set(x: Complex, maps: Complex) -> Complex:
+        return operator(x, maps=maps)
+
+    def sets(x: Complex, maps: Complex) -> Complex:
+        return combine_sets(kernels, operator(expand_sets(kernels, x, maps)), maps)
+
+    def planes(x: Complex, layers: Complex) -> Complex:
+        out = np.empty(x.shape, np.complex64, like=x)  # CuPy stacks many arrays by a copy, which no graph records
+        for made, plane, layer in zip(out, x, layers, strict=True):
+            made[...] = operator(plane, maps=layer)
+        return out
+
+    if len(maps) > 1:
+        return Equations(sets, (maps,), ("non-Cartesian, sets", operator))
+    if stacked:
+        return Equations(planes, (contiguous(np.moveaxis(maps[0], 1, 0)),), ("stack", operator))
+    return Equations(one_set, (maps[0],), ("non-Cartesian", operator))
 
 
 def _radial_bell(trajectory: Real, grid: tuple[int, ...]) -> Real:

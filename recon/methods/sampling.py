@@ -11,11 +11,9 @@ import numpy as np
 from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
 from kernels.geometry import density_koosh, density_pipe_menon, density_radial
 from kernels.plans import content_key
-from recon.arrays import contiguous
 from recon.errors import LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
-from recon.operators import Apply
 from recon.scan import Frame, Shape3, Trajectory
 
 ITERATIONS = 10  # of density compensation; from five on the image changes by less than 0.1 %
@@ -41,15 +39,6 @@ class Sampling:
     def bytes(self) -> int:
         """About what plan and weights hold."""
         return PLAN_BYTES_PER_POINT * self.weights.size + PLAN_BYTES_PER_VOXEL * prod(self.plan.shape)
-
-    def normal_of(self, maps: Complex) -> Apply:
-        """adjoint(weights · forward(x)) of images [*grid] through `maps` [coil, *grid], plane by plane of a stack."""
-        if maps.ndim == 1 + len(self.plan.shape):
-            return lambda x: self.plan.normal(x, weights=self.weights, maps=maps)
-        layers = [contiguous(layer) for layer in np.moveaxis(maps, 1, 0)]
-        return lambda x: np.stack(
-            [self.plan.normal(plane, weights=self.weights, maps=layer) for plane, layer in zip(x, layers, strict=True)]
-        )
 
 
 def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbench) -> Sampling:

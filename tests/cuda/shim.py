@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ import pytest
 from numpy.typing import NDArray
 
 from kernels.cuda import CudaKernels, cg, coils, fft, grid, nufft_steps, prox, wavelet
-from kernels.cuda._load import Argument, read_source
+from kernels.cuda._load import Argument, Recent, read_source
+from kernels.cuda.graph import Work
 
 HERE = Path(__file__).parent
 CACHE = HERE.parents[1] / ".pytest_cache" / "cuda-shim"
@@ -59,6 +61,7 @@ class ShimRuntime:
         self.names = names
         self.seed = seed
         self.sanitize = sanitize
+        self.choices = Recent(100)
         self._libraries: dict[tuple[str, ...], ctypes.CDLL] = {}
 
     def launch(
@@ -96,6 +99,16 @@ class ShimRuntime:
         assert target.flags.c_contiguous
         transform = np.fft.ifft if inverse else np.fft.fft
         target[...] = transform(source, axis=axis, norm="forward" if inverse else "backward")
+
+    def record(self, work: Work) -> Work:
+        """See `Runtime.record`: there are no graphs here, the work is done each time it is started."""
+        return work
+
+    def seconds(self, work: Work) -> float:
+        """See `Runtime.seconds`."""
+        begin = time.perf_counter()
+        work()
+        return time.perf_counter() - begin
 
     def owns(self, array: Any) -> bool:
         """See `Runtime.owns`."""

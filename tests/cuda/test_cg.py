@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kernels.contract import Complex
-from kernels.cuda import cg
+from kernels.contract import Complex, Equations
+from kernels.cuda import cg, graph
 from kernels.cuda._load import Runtime, open_runtime
 from recon import solve
 from tests import tolerances
@@ -29,10 +29,9 @@ CONDITION = 40.0
 
 @dataclass(frozen=True)
 class Bench:
-    """A runtime, how work is recorded on it, and how arrays get there."""
+    """A runtime, and how arrays get there."""
 
     runtime: Runtime
-    record: cg.Record
     put: Callable[[Any], Any]
 
 
@@ -42,10 +41,10 @@ def bench(request: pytest.FixtureRequest) -> Bench:
     if request.param == "cuda":
         open_device("cuda")  # skips with the reason
         runtime = open_runtime(0)
-        return Bench(runtime, cg.record_graph, runtime.put)
+        return Bench(runtime, runtime.put)
     if find_compiler() is None:
         pytest.skip("g++ is not installed: the CUDA kernels are not executed on the CPU")
-    return Bench(ShimRuntime(cg.NAMES, seed=1), lambda _, work: work, np.asarray)
+    return Bench(ShimRuntime(cg.NAMES, seed=1), np.asarray)
 
 
 @pytest.fixture
@@ -66,14 +65,14 @@ def normal_of(matrix: Any) -> Callable[[Any], Any]:
     return lambda x: (matrix * x.reshape(-1)).sum(axis=1).reshape(x.shape)
 
 
+def alone(normal: Callable[[Any], Any]) -> Equations:
+    """Equations without operands."""
+    return Equations(normal, (), None)
+
+
 def solver(bench: Bench, matrix: Complex, *, iterations: int, tolerance: float = 0.0) -> Callable[[Complex], Complex]:
     made = cg.CudaCg(
-        bench.runtime,
-        normal_of(bench.put(matrix)),
-        shape=SHAPE,
-        iterations=iterations,
-        tolerance=tolerance,
-        record=bench.record,
+        bench.runtime, alone(normal_of(bench.put(matrix))), shape=SHAPE, iterations=iterations, tolerance=tolerance
     )
     return lambda rhs: bench.runtime.get(made.solve(bench.put(rhs)))
 
@@ -107,9 +106,7 @@ def test_stops_moving_where_the_plain_solver_stops(bench: Bench, rng: np.random.
     expected = solve.cg(
         normal_of(matrix), rhs, iterations=30, tolerance=0.05, observe=lambda _i, _x, left: history.append(left)
     )
-    made = cg.CudaCg(
-        bench.runtime, normal_of(bench.put(matrix)), shape=SHAPE, iterations=30, tolerance=0.05, record=bench.record
-    )
+    made = cg.CudaCg(bench.runtime, alone(normal_of(bench.put(matrix))), shape=SHAPE, iterations=30, tolerance=0.05)
     found = bench.runtime.get(made.solve(bench.put(rhs)))
     assert 2 < len(history) < 31
     assert_near(found, expected, error(len(history)))
@@ -118,7 +115,7 @@ def test_stops_moving_where_the_plain_solver_stops(bench: Bench, rng: np.random.
 
 def test_nothing_to_solve_is_zero(bench: Bench, matrix: Complex) -> None:
     made = cg.CudaCg(
-        bench.runtime, normal_of(bench.put(matrix)), shape=SHAPE, iterations=3, record=bench.record
+        bench.runtime, alone(normal_of(bench.put(matrix))), shape=SHAPE, iterations=3
     )  # fmt: skip
     assert not bench.runtime.get(made.solve(bench.put(np.zeros(SHAPE, np.complex64)))).any()
     assert made.residuals().tolist() == [0.0]
@@ -139,20 +136,20 @@ def test_hides_no_nan(bench: Bench, rng: np.random.Generator, matrix: Complex) -
 def test_more_values_than_the_grid_has_threads(bench: Bench, rng: np.random.Generator) -> None:
     count = cg.MOST_BLOCKS * cg.THREADS + 77
     weights = bench.put(rng.uniform(1, 2, count).astype(np.float32))
-    made = cg.CudaCg(bench.runtime, lambda x: x * weights, shape=(count,), iterations=2, record=bench.record)
+    made = cg.CudaCg(bench.runtime, alone(lambda x: x * weights), shape=(count,), iterations=2)
     rhs = noise(rng, count)
     expected = solve.cg(lambda x: x * bench.runtime.get(weights), rhs.astype(np.complex128), iterations=2)
     assert_near(bench.runtime.get(made.solve(bench.put(rhs))), expected, 2 * 2 * tolerances.sum_of(8))
 
 
 def test_refuses_what_it_was_not_recorded_for(bench: Bench, rng: np.random.Generator, matrix: Complex) -> None:
-    made = cg.CudaCg(bench.runtime, normal_of(bench.put(matrix)), shape=SHAPE, iterations=1, record=bench.record)
+    made = cg.CudaCg(bench.runtime, alone(normal_of(bench.put(matrix))), shape=SHAPE, iterations=1)
     with pytest.raises(ValueError, match=r"rhs has shape \(6,\), expected \(6, 7\): reshape it"):
         made.solve(bench.put(noise(rng, 6)))
     with pytest.raises(TypeError, match="rhs has dtype complex128, expected complex64: convert it first"):
         made.solve(bench.put(noise(rng, *SHAPE).astype(np.complex128)))
     with pytest.raises(ValueError, match="iterations is 0, expected at least 1: ask for one or more"):
-        cg.CudaCg(bench.runtime, normal_of(matrix), shape=SHAPE, iterations=0, record=bench.record)
+        cg.CudaCg(bench.runtime, alone(normal_of(matrix)), shape=SHAPE, iterations=0)
 
 
 class FakeCuda:
@@ -210,7 +207,7 @@ class FakeCuda:
 
 def test_work_is_rehearsed_then_recorded_once_in_memory_of_its_own() -> None:
     fake = FakeCuda()
-    start = cg.record_graph(SimpleNamespace(xp=fake, number=3), lambda: fake.note("work"))
+    start = graph.record_graph(SimpleNamespace(xp=fake, number=3), lambda: fake.note("work"))
     assert fake.calls == [
         *("device 3", "synchronize", "take memory from the graph's pool", "enter stream"),
         *("work", "work", "synchronize", "begin", "work", "end"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from kernels.contract import Complex
+from kernels.contract import Complex, Equations
 from kernels.cuda import CudaKernels, cg, coils, prox, wavelet
 from kernels.reference import ReferenceKernels
 from tests import tolerances
@@ -58,7 +58,7 @@ def test_no_solve_depends_on_the_order_of_threads(rng: np.random.Generator) -> N
     found = set()
     for seed in SEEDS:
         runtime = ShimRuntime(cg.NAMES, seed=seed)
-        made = cg.CudaCg(runtime, lambda x: x * weights, shape=(3000,), iterations=5, record=lambda _, work: work)
+        made = cg.CudaCg(runtime, Equations(lambda x: x * weights, (), None), shape=(3000,), iterations=5)
         found.add(made.solve(rhs).tobytes())
     assert len(found) == 1
 
@@ -121,6 +121,7 @@ def test_no_kernel_reads_or_writes_out_of_bounds() -> None:
     """AddressSanitizer watches odd sizes, ragged blocks, single voxels and more coils than a group."""
     done = run_sanitized(
         """
+        from kernels.contract import Equations
         from kernels.cuda import cg, coils, prox, wavelet
         from tests.cases import noise
         levels_used = {wavelet.SOURCE: tuple(f"{name}<{axes}>" for name in ("split", "join")
@@ -135,7 +136,7 @@ def test_no_kernel_reads_or_writes_out_of_bounds() -> None:
         x, maps, c = noise(rng, 9, 3, 7, 11), noise(rng, 9, 3, 7, 11), coils.CudaCoils(runtime, None)
         c.combine(x, maps), c.expand(x[0], maps), c.rss(x), p.shrink(x, 0.5)
         c.rotate(x, np.ones((7, 11), np.float32)), c.whiten(noise(rng, 3, 7), x), c.whiten(noise(rng, 70, 7), x)
-        made = cg.CudaCg(runtime, lambda v: 2 * v, shape=(301,), iterations=3, record=lambda _, work: work)
+        made = cg.CudaCg(runtime, Equations(lambda v: 2 * v, (), None), shape=(301,), iterations=3)
         made.solve(noise(rng, 301))
         print("done")
         """

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 import kernels
-from kernels.contract import Complex, Real
+from kernels.contract import Complex, Equations, Real
 from kernels.geometry import density_pipe_menon
 from recon.operators import cartesian_sense, nufft_sense, regularised, soft_sense
-from recon.solve import cg
 from tests import tolerances
 from tests.cases import cartesian, spokes, uniform
 from tests.laws import assert_adjoint, assert_linear, assert_near, assert_normal, distance
@@ -125,7 +124,8 @@ def test_undersampled_images_are_unfolded(kind: str) -> None:
         sense, image = cartesian_sense(CPU, maps, every(2, (1, 32, 32))), truth[np.newaxis]
     else:
         sense, image = nufft_sense(CPU, CPU.nufft(spokes(20, 64), grid, eps=1e-5), maps[:, 0]), truth
-    found = cg(regularised(sense.normal, 1e-4), sense.adjoint(sense.forward(image)), iterations=60, tolerance=1e-5)
+    equations = regularised(Equations(sense.normal, (), None), 1e-4)
+    found = CPU.cg(equations, sense.adjoint(sense.forward(image)), iterations=60, tolerance=1e-5)
     # Conjugate gradients leave a residual of 1e-5, and λ = 1e-4 takes its part of the image.
     left, whole = (np.linalg.norm(sense.normal(x)) for x in (found - image, image))
     assert left <= (1e-5 + tolerances.NORMAL) * whole + 1e-4 * np.linalg.norm(image)
@@ -134,7 +134,11 @@ def test_undersampled_images_are_unfolded(kind: str) -> None:
 
 def test_regularisation_adds_a_multiple_of_the_image() -> None:
     image = noise(RNG, (4, 5))
-    assert_near(regularised(lambda x: 2 * x, 0.5)(image), 2.5 * image, tolerances.sum_of(2))
+    twice = Equations(lambda x, factor: factor * x, (np.full(1, 2, np.float32),), "twice")
+    more = regularised(twice, 0.5)
+    assert_near(more.normal(image, *more.operands), 2.5 * image, tolerances.sum_of(2))
+    assert len({twice.key, more.key, regularised(twice, 0.25).key}) == 3
+    assert regularised(twice, 0.0) is twice
 
 
 def test_images_of_the_wrong_shape_are_refused() -> None:

@@ -17,6 +17,7 @@ from recon.pipeline import frames_of, reconstruct_material
 from recon.recipe import EXTENSIONS, Recipe
 from recon.scan import Image, Material, Readouts, Scan
 from recon.simulate import simulate
+from tests.cuda.shim import open_shim
 from tests.foreign import ForeignKernels
 from tests.recon.methods.phantoms import CPU, distance
 from tests.recon.methods.test_cg_sense import thinned
@@ -134,3 +135,26 @@ def test_a_frame_crosses_once_each_way(case: Case) -> None:
     assert len(up) - frames <= TABLES
     assert len(down) == len(images) + ("partial_fourier" in case.parameters)  # which samples of a readout there are
     assert traffic.numbers - numbers <= case.numbers
+
+
+ON_SHIM = [
+    Case("brain-se", "fft", {"combine": "adaptive"}, 0),
+    Case("brain-se thinned", "grappa", {}, 0),
+    Case("brain-se thinned", "sense", {}, 0),
+    Case("brain-se thinned", "cg-sense", {"iterations": 4}, 0),
+    Case("brain-se thinned", "l1-wavelet", {"iterations": 3}, 0),
+    Case("heart-radial", "gridding", {}, 0),
+    Case("heart-radial", "cg-sense", {"iterations": 4, "lambda": 0.01}, 0),
+]
+# Twice the accuracy that a recipe asks of NUFFTs, and what four iterations and ten of densities make of it.
+NUFFT = 1e-3
+
+
+@pytest.mark.parametrize("case", ON_SHIM, ids=str)
+def test_cudas_own_source_makes_the_image(case: Case) -> None:
+    """The same frame twice: what is kept from the first, plans and recorded loops, serves the second."""
+    recipe, kernels, store = Recipe(case.method, case.parameters), open_shim(seed=2), Cache()
+    expected = first_frame(case.scan, recipe, CPU, Cache())
+    for _ in range(2):
+        for one, other in zip(first_frame(case.scan, recipe, kernels, store), expected, strict=True):
+            assert distance(one.pixels, other.pixels) < (NUFFT if case.scan.startswith("heart") else ALIKE)
