@@ -179,6 +179,13 @@ class FakeCuda:
         yield
         self.note("take memory as before")
 
+    def Event(self) -> Any:
+        return SimpleNamespace(record=lambda: self.note("event"), synchronize=lambda: self.note("wait"))
+
+    def get_elapsed_time(self, begin: Any, end: Any) -> float:
+        assert begin is not end
+        return 1.5  # ms
+
     def MemoryPool(self) -> Any:
         return SimpleNamespace(malloc="the graph's pool")
 
@@ -217,3 +224,26 @@ def test_work_is_rehearsed_then_recorded_once_in_memory_of_its_own() -> None:
     start()
     start()
     assert fake.calls == ["launch", "launch"]
+
+
+def test_seconds_are_the_mean_of_runs_after_one_that_compiles() -> None:
+    fake = FakeCuda()
+    seconds = graph.seconds_of(SimpleNamespace(xp=fake, number=3), lambda: fake.note("work"))
+    assert fake.calls == ["device 3", "work", "event", *["work"] * graph.TIMED, "event", "wait"]
+    assert seconds == pytest.approx(1.5e-3 / graph.TIMED)
+
+
+def test_large_operands_are_neither_recorded_nor_copied(
+    bench: Bench, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cg, "RECORDED_BYTES", 4 * SIZE - 1)
+    monkeypatch.setattr(type(bench.runtime), "record", None)
+    solvers = cg.Solvers(bench.runtime)
+    for _ in range(2):
+        weights, rhs = rng.uniform(1, 3, SHAPE).astype(np.float32), noise(rng, *SHAPE)
+        seen: list[Any] = []
+        equations = Equations(lambda x, w, seen=seen: (seen.append(w), x * w)[1], (bench.put(weights),), "large")
+        found = solvers.solve(equations, bench.put(rhs), iterations=3, tolerance=0.0)
+        exact = solve.cg(lambda x, w=weights: x * w, rhs.astype(np.complex128), iterations=3)
+        assert_near(bench.runtime.get(found), exact, error(3))
+        assert all(w is equations.operands[0] for w in seen)
