@@ -69,18 +69,19 @@ PARAMETERS: Mapping[str, Parameter] = {
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
     "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
+    "last_step": Parameter("prior", choices=("prior", "data")),
 }
 
 _COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
 _BREATH = ("respiration", "acceptance", "bins")
-_SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
+_SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance", "last_step")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
     "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
     "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW, *_BREATH),
-    "sense": (*_COMMON, "partial_fourier", "fallback", "gfactor"),
+    "sense": (*_COMMON, "lambda", "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (
         *_COMMON,
         "trajectory_unit",
@@ -112,7 +113,11 @@ EXTENSIONS = entry_points(group="recon_cluster.methods")
 # A method of another package may be given every parameter; what it does not read has no effect.
 METHOD_PARAMETERS: Mapping[str, tuple[str, ...]] = {entry.name: tuple(PARAMETERS) for entry in EXTENSIONS} | dict(_OWN)
 # Where a method's default differs from the usual one of PARAMETERS.
-METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {"l1-wavelet": {"iterations": 30}, "tv": {"iterations": 30}}
+METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {
+    "l1-wavelet": {"iterations": 30},
+    "tv": {"iterations": 30},
+    "sense": {"lambda": 1.0},
+}
 
 
 def default_of(method: str, name: str) -> Value:

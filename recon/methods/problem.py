@@ -108,7 +108,7 @@ def _one_image(image: Complex, axes: int) -> Pixels:
 def _cartesian_maps(kspace: Complex, sampled: Mask, recipe: Recipe, kernels: Kernels) -> Complex:
     """Maps [set, coil, x, z, y] from the fully sampled centre of hybrid k-space [coil, x, kz, ky]."""
     if recipe["maps"] == "walsh":
-        window = np.asarray(_centre_window(sampled), like=kspace)
+        window = np.asarray(centre_window(sampled), like=kspace)
         return maps_from(kernels.ifft(kspace * window, axes=1 if sampled.shape[0] == 1 else 2))[None]
     box = centre_of(sampled)
     check_centre(sampled, *(side.stop - side.start for side in box))
@@ -133,7 +133,7 @@ def espirit_maps(calibration: Complex, grid: Shape3, *, sets: int) -> Complex:
     return maps
 
 
-def _centre_window(sampled: Mask) -> Real:
+def centre_window(sampled: Mask) -> Real:
     """A smooth window [kz, ky] over the fully sampled box round the centre; raises ScanError where it is too small."""
     half_z, half_y = _centre_box(sampled)
     check_centre(sampled, 2 * half_z, 2 * half_y)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from math import sqrt
+
 import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
@@ -12,20 +15,28 @@ from recon.methods import fft
 from recon.methods.combine import check_finite
 from recon.methods.grappa import regridded
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, resize, target_of, voxels
-from recon.methods.hybrid import calibration_of, hybrid, middle, reference_bytes
+from recon.methods.hybrid import hybrid, middle, reference_bytes, region
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
-from recon.methods.problem import CENTRE_LINES, check_centre
+from recon.methods.problem import CENTRE_LINES, centre_window, check_centre
+from recon.operators import cartesian_sense
+from recon.prox import noise_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
-from recon.sense import folding_of, grid_for, lines_on, unfold
+from recon.sense import Unfolded, folding_of, grid_for, lines_on, unfold
 
 CROP = 0.5  # eigenvalue below which a voxel holds no object: each such voxel makes the others easier to tell apart
+FAINT = 0.1  # of the usual brightness: what is half as likely to have detail as all that is brighter
+DARK = 1e-9  # share of the usual detail's power that is expected where there is no object at all
+HELD = 0.5  # how clear a voxel must be for its detail not to be called lost
 
 
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
-    """One image, and the map of its geometry factor where the recipe wants it, of the lattice's lines alone.
+    """One image, and the map of its geometry factor where the recipe wants it.
+
+    The centre of k-space gives a coarse image; what it lacks comes from the lattice's lines, held back where the coils
+    cannot tell it from noise. The factor is that of the lattice's lines: those between them take more noise away.
 
     Raises RecipeError for k-space with a trajectory, CalibrationError where the centre is too small for maps, the lines
     lie on no lattice, or its acceleration is more than the coils can tell apart.
@@ -41,20 +52,16 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     coils = len(frame.kspace)
     lattice = checked(lattice_of(frame.sampled, centre) or Lattice(1, 1, 0, (0, 0)), frame.sampled, coils)
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
-    nx = frame.kspace.shape[-1]
-    interpolated = target.full[2] != nx
-    lines = hybrid(frame.kspace, frame.sampled, nx if interpolated else inner(target)[2], calibration, kernels)
-    known = calibration_of(frame, lines, calibration, kernels)
-    check_finite(known)
-    if interpolated:
-        lines = regridded(lines, target, kernels)
-    image, factor = unfolded(lines, known, lattice, kernels)
+    view = View.of(frame, lattice, target, calibration, kernels)
+    noise = 1.0 if calibration.whitening is not None else None
+    made = unfolded(view, lattice, kernels, noise=noise, strength=recipe.number("lambda"))
+    image, factor = made.image, made.factor
     pixels, box = on_target(image, target, kernels), spanned(frame.sampled, lattice)
     if recipe["partial_fourier"] != "off":
         pixels = completed(pixels, extents_of(frame, box, target, kernels), recipe, kernels)
     if target.full != frame.encoding.encoded.matrix:
         pixels = pixels * interpolation(frame.encoding, target)
-    comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
+    comments = fft.unmeasured(box, completion=recipe.text("partial_fourier")) + lost(made, lattice)
     images = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
     if recipe["gfactor"]:
         images.append(factor_of(frame, resize(nearest(factor, target), target.shape), target, recipe=recipe))
@@ -74,16 +81,98 @@ def checked(lattice: Lattice, sampled: Mask, coils: int) -> Lattice:
     return lattice
 
 
-def unfolded(lines: Complex, known: Complex, lattice: Lattice, kernels: Kernels) -> tuple[Complex, Real]:
-    """Image and geometry factor [x, z, y] on the grid of `grid_for`, from white lines [coil, x, kz, ky]."""
-    x, nz, ny = lines.shape[1:]
-    grid = grid_for(lattice, (nz, ny))
-    z, y = (o + m // 2 - n // 2 for o, n, m in zip(lattice.origin, (nz, ny), grid, strict=True))
-    mask = lines_on(lattice, grid, (z, y)).astype(np.float32) * np.float32(lattice.acceleration)
-    wider = resize(lines, (x, *grid)) * np.asarray(mask, like=lines)
-    folded = kernels.ifft(wider[:, :, 0], axes=1)[:, :, None] if grid[0] == 1 else kernels.ifft(wider, axes=2)
-    (maps,) = espirit(middle(known, CENTRE_LINES), (*grid, x), crop=CROP)[0]
-    return unfold(folded, np.moveaxis(maps, -1, 1), folding_of(lattice, grid, (z, y)))
+@dataclass(frozen=True, slots=True, eq=False)
+class View:
+    """White hybrid `lines` [coil, x, kz, ky] on the grid of `grid_for`, of which `sampled` [kz, ky] were measured.
+
+    `known` is k-space [coil, kz, ky, kx] to make maps of, and `centre` [coil, x, kz, ky] the lines round the centre
+    under a smooth window, of the frame itself (`own`) or of a separate scan. `origin` is a line of the lattice there.
+    """
+
+    lines: Complex
+    sampled: Mask
+    known: Complex
+    centre: Complex
+    own: bool
+    origin: tuple[int, int]
+
+    @staticmethod
+    def of(frame: Frame, lattice: Lattice, target: Target, calibration: Calibration, kernels: Kernels) -> View:
+        """The view of `frame`; raises FloatingPointError where its centre is not finite."""
+        source = frame.reference or frame
+        assert frame.sampled is not None and source.sampled is not None
+        nx = frame.kspace.shape[-1]
+        kept = nx if target.full[2] != nx else inner(target)[2]
+        lines = hybrid(frame.kspace, frame.sampled, kept, calibration, kernels)
+        others = lines if source is frame else hybrid(source.kspace, source.sampled, kept, calibration, kernels)
+        known = region(others, centre_of(source.sampled), kernels)
+        check_finite(known)
+        centre = others * np.asarray(centre_window(source.sampled), like=others)
+        if target.full[2] != nx:
+            lines, centre = (regridded(each, target, kernels) for each in (lines, centre))
+        size = frame.sampled.shape
+        grid = grid_for(lattice, size)
+        lines, centre = (resize(each, (each.shape[1], *grid)) for each in (lines, centre))
+        z, y = (o + m // 2 - n // 2 for o, n, m in zip(lattice.origin, size, grid, strict=True))
+        return View(lines, resize(frame.sampled[None], (1, *grid))[0], known, centre, source is frame, (z, y))
+
+
+def unfolded(view: View, lattice: Lattice, kernels: Kernels, *, noise: float | None, strength: float) -> Unfolded:
+    """Image, geometry factor and clarity [x, z, y] on the view's grid; `noise` is σ, estimated where it is None."""
+    x, *grid = view.lines.shape[1:]
+    flat = (len(view.lines), x, *grid[grid[0] == 1 :])  # without a partition axis of one, which would cost a pass
+    regular = lines_on(lattice, (grid[0], grid[1]), view.origin)
+    (maps,) = espirit(middle(view.known, CENTRE_LINES), (grid[0], grid[1], x), crop=CROP)[0]
+    maps = np.ascontiguousarray(np.moveaxis(maps, -1, 1)).reshape(flat)
+    lines, between = view.lines.reshape(flat), view.sampled & ~regular
+    on, off = (np.asarray(lines_.astype(np.float32).reshape(flat[2:]), like=lines) for lines_ in (regular, between))
+    axes = len(flat) - 2
+    coarse = kernels.combine(kernels.ifft(view.centre.reshape(flat), axes=axes), maps)
+    lattices, others = (cartesian_sense(kernels, maps, lines_, axes=axes) for lines_ in (on, off))
+    start = coarse if view.own else np.zeros_like(coarse)
+    left = lines * on - lattices.forward(start)
+    folded = (kernels.ifft(left, axes=axes) * np.float32(lattice.acceleration)).reshape(view.lines.shape)
+    if noise is None:
+        noise = noise_of(kernels, folded, 3) / sqrt(lattice.acceleration)
+    damping = expected(coarse.reshape(x, *grid), left, lattice.acceleration, noise=noise)
+    damping = damping * np.float32(strength)
+    found = unfold(
+        folded, maps.reshape(view.lines.shape), folding_of(lattice, (grid[0], grid[1]), view.origin), damping
+    )
+    image = start + found.image.reshape(flat[1:])
+    if between.any():
+        image = image + others.adjoint(lines - others.forward(image))
+    return replace(found, image=image.reshape(x, *grid))
+
+
+def expected(coarse: Complex, left: Complex, acceleration: int, *, noise: float) -> Real:
+    """The noise of folded images over the detail that is expected at each voxel of `coarse` [x, z, y], in power.
+
+    There is detail wherever there is an object, at any brightness; how much, says the energy of the lattice's lines
+    `left` [coil, x, ...] by what is known already. Where that is less than noise varies by, it is taken for as much.
+    """
+    seen = coarse.real**2 + coarse.imag**2
+    usual = (seen * seen).sum() / np.maximum(seen.sum(), np.finfo(np.float32).tiny)
+    places = seen / np.maximum(seen + np.float32(FAINT**2) * usual, np.finfo(np.float32).tiny)
+    samples = left.size / acceleration
+    total = (left.real**2 + left.imag**2).sum() - 2 * noise**2 * samples
+    energy = np.maximum(total, 2 * noise**2 * sqrt(samples))
+    share = 2 * noise**2 * places.sum() / np.maximum(energy, np.finfo(np.float32).tiny)
+    damping: Real = (share / np.maximum(places, DARK)).astype(np.float32)
+    return damping
+
+
+def lost(made: Unfolded, lattice: Lattice) -> tuple[str, ...]:
+    """What a reader must know where the acceleration is more than coils and noise allow."""
+    energy = made.image.real**2 + made.image.imag**2
+    total = float(energy.sum())
+    share = float((energy * (made.clear >= HELD)).sum()) / total if total > 0 else 1.0
+    if share >= HELD:
+        return ()
+    return (
+        f"sense tells aliases of an acceleration of {lattice.acceleration} apart in {100 * share:.0f} % of the image:"
+        " elsewhere detail is lost in noise, and what is seen comes from the centre of k-space",
+    )
 
 
 def on_target(image: Complex, target: Target, kernels: Kernels) -> Complex:
@@ -107,8 +196,8 @@ def nearest(factor: Real, target: Target) -> Real:
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
-    """K-space, its transformed copy, the folded images, maps, and maps once more in groups."""
-    return reference_bytes(encoding, coils) + 8 * coils * 7 * voxels(encoding) + (96 << 20)
+    """K-space, lines, centre, maps and folded images, two of them transformed, and maps once more in groups."""
+    return reference_bytes(encoding, coils) + 8 * coils * 9 * voxels(encoding) + (96 << 20)
 
 
 def cost(encoding: Encoding, coils: int) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kernels.contract import Kernels
+from kernels.contract import Complex, Kernels
 from recon.methods import cg_sense
 from recon.methods.grids import resize, target_of, voxels
 from recon.methods.images import image_of
@@ -34,14 +34,22 @@ def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Work
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
     problem = problem_of(frame, target, calibration, recipe, workbench)
     noise = 1.0 if calibration.whitening is not None else _noise(problem, kernels)
+    step = 1.0 if problem.bounded else 1 / (largest_eigenvalue(problem.normal, problem.rhs) or 1.0)
     found = fista(
         Composite(problem.normal, problem.rhs, prior(problem, noise * recipe.number("strength"), kernels)),
-        step=1.0 if problem.bounded else 1 / (largest_eigenvalue(problem.normal, problem.rhs) or 1.0),
+        step=step,
         iterations=int(recipe.number("iterations")),
         tolerance=recipe.number("tolerance"),
         start=problem.rhs,
     )
+    if recipe["last_step"] == "data":
+        found = towards_data(problem, found, step)
     return [image_of(frame, resize(problem.pixels(found), target.shape), target, recipe=recipe)]
+
+
+def towards_data(problem: Problem, image: Complex, step: float) -> Complex:
+    """`image` after one more gradient of the data alone: less of what a strong prior shrank, and more of the noise."""
+    return image - step * (problem.normal(image) - problem.rhs)
 
 
 def _noise(problem: Problem, kernels: Kernels) -> float:
