@@ -96,7 +96,7 @@ def unfold(folded: Complex, maps: Complex, folding: Folding, damping: Real | Non
     adjoint = encoding.conj().swapaxes(-1, -2)
     gram = adjoint @ encoding
     power = np.diagonal(gram, axis1=-2, axis2=-1).real.copy()
-    ridge = np.full_like(power, RIDGE) if damping is None else np.maximum(damping[:, z, y], RIDGE)
+    ridge = power * 0 + RIDGE if damping is None else np.maximum(damping[:, z, y], RIDGE)
     places = np.arange(power.shape[-1], like=z)
     damped = gram.copy()
     damped[..., places, places] += np.where(power > 0, ridge * power, 1)

@@ -8,6 +8,7 @@ from math import sqrt
 import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
+from recon.arrays import contiguous
 from recon.errors import CalibrationError, RecipeError
 from recon.espirit import VIRTUAL, espirit
 from recon.grappa import Lattice, Mask, centre_of, check_acceleration, lattice_of, spanned
@@ -123,13 +124,13 @@ def unfolded(view: View, lattice: Lattice, kernels: Kernels, *, noise: float | N
     flat = (len(view.lines), x, *grid[grid[0] == 1 :])  # without a partition axis of one, which would cost a pass
     regular = lines_on(lattice, (grid[0], grid[1]), view.origin)
     (maps,) = espirit(middle(view.known, CENTRE_LINES), (grid[0], grid[1], x), crop=CROP)[0]
-    maps = np.ascontiguousarray(np.moveaxis(maps, -1, 1)).reshape(flat)
+    maps = contiguous(np.moveaxis(maps, -1, 1)).reshape(flat)
     lines, between = view.lines.reshape(flat), view.sampled & ~regular
     on, off = (np.asarray(lines_.astype(np.float32).reshape(flat[2:]), like=lines) for lines_ in (regular, between))
     axes = len(flat) - 2
     coarse = kernels.combine(kernels.ifft(view.centre.reshape(flat), axes=axes), maps)
     lattices, others = (cartesian_sense(kernels, maps, lines_, axes=axes) for lines_ in (on, off))
-    start = coarse if view.own else np.zeros_like(coarse)
+    start = coarse if view.own else coarse * 0
     left = lines * on - lattices.forward(start)
     folded = (kernels.ifft(left, axes=axes) * np.float32(lattice.acceleration)).reshape(view.lines.shape)
     if noise is None:
@@ -165,8 +166,8 @@ def expected(coarse: Complex, left: Complex, acceleration: int, *, noise: float)
 def lost(made: Unfolded, lattice: Lattice) -> tuple[str, ...]:
     """What a reader must know where the acceleration is more than coils and noise allow."""
     energy = made.image.real**2 + made.image.imag**2
-    total = float(energy.sum())
-    share = float((energy * (made.clear >= HELD)).sum()) / total if total > 0 else 1.0
+    tiny = np.finfo(np.float32).tiny
+    share = 1 - float((energy * (made.clear < HELD)).sum() / np.maximum(energy.sum(), tiny))  # an empty image is clear
     if share >= HELD:
         return ()
     return (
