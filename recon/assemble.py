@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from recon.errors import ScanError
 from recon.lines import ANY, AVERAGE, STEP_2, Lines, completeness, is_cartesian, lines_of
-from recon.scan import COUNTERS, READOUT_HEAD, Counters, Encoding, Flag, ScanHeader
+from recon.multiband import bands_of, calibration_space
+from recon.scan import COUNTERS, READOUT_HEAD, Counters, Encoding, Flag, Readouts, ScanHeader, Trajectory
+from recon.trapezoid import trapezoid_of
 
 Rows = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -34,6 +36,7 @@ NEVER_IMAGING = _mask(
     Flag.IS_PHASE_STABILIZATION_REFERENCE,
     Flag.IS_PHASE_STABILIZATION,
 )
+NAVIGATOR = _mask(Flag.IS_PHASECORR_DATA, Flag.IS_NAVIGATION_DATA)  # of echo-planar lines
 # The flags that end a frame; LAST_IN_PHASE and the like do not say which other frames go on, and some sequences set
 # LAST_IN_SLICE on every partition of a volume.
 ENDS_VOLUME = _mask(Flag.LAST_IN_REPETITION, Flag.LAST_IN_MEASUREMENT)
@@ -78,12 +81,28 @@ def is_calibration(flags: NDArray[np.uint64]) -> Mask:
     return only
 
 
+def steers(flags: NDArray[np.uint64]) -> Mask:
+    """Which readouts are navigators that serve the lines of a calibration."""
+    both: Mask = ((flags & NAVIGATOR) != 0) & ((flags & CALIBRATION) != 0)
+    return both
+
+
+def space_of(readouts: Sequence[Readouts]) -> int:
+    """The encoding space of a frame's first imaging readout; its calibration may have another."""
+    for run in readouts:
+        imaging = np.flatnonzero(is_imaging(run.head["flags"]))
+        if len(imaging):
+            return int(run.head["encoding_space_ref"][imaging[0]])
+    return int(readouts[0].head["encoding_space_ref"][0])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameIndex:
     """One frame by reference: its `counters` and the global numbers of its readouts `rows` in the order of arrival.
 
     Among the rows are calibration lines, which some methods use: those embedded in the frame, which no other frame has,
-    or those of a separate scan of the slice, which all later frames of it have.
+    or those of a separate scan of the slice, which all later frames of it have. Echo-planar frames have their
+    navigators among them, those of the calibration lines too.
     `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
     says in words what is wrong; `calibrated` whether lines that only calibrate are among the rows.
     """
@@ -225,6 +244,8 @@ class Assembler:
         self._calibration: list[Rows] = []
         self._embedded: dict[Key, list[Rows]] = {}
         self._separate: dict[tuple[int, int], list[Rows]] = {}  # by encoding space and slice
+        self._navigators: dict[tuple[int, int], list[Rows]] = {}  # likewise
+        self._planar = np.array([encoding.trajectory is Trajectory.EPI for encoding in header.encodings])
         self.readouts = 0  # how many were added
         self.imaging = 0  # how many of them belong to frames
 
@@ -290,8 +311,9 @@ class Assembler:
         """The frames that checked readouts complete, in the order of their last readout."""
         if not run.imaging.all():
             self._note(run)
-            self._embed(run.take(self._calibrates(run, EMBEDDED)))
-            self._keep(run.take(self._calibrates(run, SEPARATE)))
+            self._embed(run.take(self._calibrates(run, EMBEDDED) | self._steers(run, EMBEDDED)))
+            self._keep(self._separate, run.take(self._calibrates(run, SEPARATE) | self._steers(run, SEPARATE)))
+            self._keep(self._navigators, run.take(self._navigates(run)))
             run = run.take(run.imaging)
         self.imaging += len(run.rows)
         spaces = run.layout[:, SPACE]
@@ -321,16 +343,31 @@ class Assembler:
     def _calibrates(self, run: _Run, kinds: tuple[str, ...]) -> Mask:
         """Which readouts only calibrate, in encoding spaces of one of these calibration modes."""
         modes = np.array([encoding.calibration_mode in kinds for encoding in self._header.encodings])
-        space = run.layout[:, SPACE]
-        chosen: Mask = is_calibration(run.flags) & (space < len(modes)) & modes[np.minimum(space, len(modes) - 1)]
+        chosen: Mask = is_calibration(run.flags) & self._in(modes, run)
         return chosen
 
-    def _keep(self, run: _Run) -> None:
-        """Remember calibration lines that all later frames of their encoding space and slice use."""
+    def _steers(self, run: _Run, kinds: tuple[str, ...]) -> Mask:
+        """Which readouts are navigators of such lines."""
+        modes = np.array([encoding.calibration_mode in kinds for encoding in self._header.encodings])
+        return steers(run.flags) & self._in(modes & self._planar, run)
+
+    def _navigates(self, run: _Run) -> Mask:
+        """Which readouts are navigators of an image's own lines."""
+        own: Mask = ((run.flags & NAVIGATOR) != 0) & ~steers(run.flags) & self._in(self._planar, run)
+        return own
+
+    def _in(self, chosen: Mask, run: _Run) -> Mask:
+        """Which readouts are in one of the `chosen` encoding spaces [space]."""
+        space = run.layout[:, SPACE]
+        inside: Mask = (space < len(chosen)) & chosen[np.minimum(space, len(chosen) - 1)]
+        return inside
+
+    def _keep(self, kept: dict[tuple[int, int], list[Rows]], run: _Run) -> None:
+        """Remember readouts that later frames of their encoding space and slice use."""
         names = np.column_stack((run.layout[:, SPACE].astype(np.int64), run.counters[:, COUNTERS.index("slice")]))
         for places in _equal_rows(names) if len(names) else ():
             space, slice_ = names[places[0]].tolist()
-            self._separate.setdefault((space, slice_), []).append(run.rows[places])
+            kept.setdefault((space, slice_), []).append(run.rows[places])
 
     def _embed(self, run: _Run) -> None:
         """Keep calibration lines that belong to a frame until it is complete."""
@@ -343,7 +380,8 @@ class Assembler:
         """The frames that imaging readouts of one encoding space complete."""
         lines, counters, rows = self._lines[space], run.counters, run.rows
         codes = lines.code(counters)
-        flag = ENDS_VOLUME if lines.high[STEP_2] > lines.low[STEP_2] else ENDS_SLICE
+        volume = lines.high[STEP_2] > lines.low[STEP_2] and self._header.encodings[space].multiband is None
+        flag = ENDS_VOLUME if volume else ENDS_SLICE
         if self._grouping.joined:
             flag = ENDS_ALL
         ends = ((run.flags & flag) != 0) & (counters[:, AVERAGE] == lines.high[AVERAGE])
@@ -396,10 +434,32 @@ class Assembler:
                 f"the readouts repeat counters: this is image {passes} of slice {key[1]}, repetition {key[4]}",
             )
         rows = self._with_embedded(key, frame, until)
-        if key[:2] in self._separate:
-            lines = _joined(self._separate[key[0], key[1]])
+        lines = _joined([part for name in self._calibrating(key) for part in self._separate.get(name, ())])
+        if len(lines):
             rows = np.sort(np.concatenate((rows, lines[lines < until])))
-        return FrameIndex(Counters(*key), rows, complete, warnings, calibrated=len(rows) > frame.count)
+        calibrated = len(rows) > frame.count
+        return FrameIndex(Counters(*key), self._steered(key, frame, rows, until), complete, warnings, calibrated)
+
+    def _calibrating(self, key: Key) -> list[tuple[int, int]]:
+        """The encoding spaces and slices of a separate calibration that serves the frame `key`."""
+        space, slice_ = key[:2]
+        encoding = self._header.encodings[space]
+        if encoding.multiband is None:
+            return [(space, slice_)]
+        other = calibration_space(self._header, encoding)
+        return [(other, one) for one in bands_of(encoding, slice_).slices]
+
+    def _steered(self, key: Key, frame: _Open, rows: Rows, until: int) -> Rows:
+        """`rows` and the navigators of the slice, from the last ones before the frame's first readout on."""
+        if key[:2] not in self._navigators:
+            return rows
+        known = _joined(self._navigators[key[0], key[1]])
+        known = known[known < until]
+        before = known[known < frame.rows[0][0]]
+        if len(before):
+            begins = np.flatnonzero(np.diff(before, prepend=-2) > 1)[-1]
+            known = known[begins:]
+        return np.sort(np.concatenate((rows, known)))
 
     def _with_embedded(self, key: Key, frame: _Open, until: int) -> Rows:
         """The frame's rows and the calibration lines that came before row `until`."""
@@ -435,6 +495,8 @@ class Assembler:
         if space not in self._lines:
             self._lines[space] = lines_of(encoding, self._grouping.joined)
             self._samples[space] = int(layout[0, SAMPLES])
+            if encoding.multiband is not None:  # what contradicts itself is refused at once
+                bands_of(encoding, 0), calibration_space(self._header, encoding)
         _check_samples(encoding, layout, rows, expected=self._samples[space])
         if not is_cartesian(encoding):
             _check_trajectory(encoding, layout[:, AXES], rows)
@@ -490,7 +552,14 @@ def _check_samples(encoding: Encoding, layout: NDArray[np.uint16], rows: Rows, *
             f"readout {rows[wrong[0]]} has {layout[wrong[0], SAMPLES]} samples, those before it have {expected}:"
             " send equal readouts in one encoding space",
         )
-    largest = encoding.encoded.matrix[2] if is_cartesian(encoding) else ANY
+    ramps = trapezoid_of(encoding)
+    if ramps is not None and expected != ramps.samples:
+        raise _Fault(
+            int(rows[0]),
+            f"readout {rows[0]} has {expected} samples, the trajectory description says numSamples {ramps.samples}:"
+            " correct the header, or leave the description out where the samples are on a grid",
+        )
+    largest = encoding.encoded.matrix[2] if is_cartesian(encoding) and ramps is None else ANY
     kept = expected - layout[:, PRE].astype(np.int64) - layout[:, POST]
     wrong = np.flatnonzero((kept < 1) | (kept > largest))
     if len(wrong):

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.assemble import SEPARATE, is_calibration, is_imaging
+from recon.assemble import SEPARATE, is_calibration, is_imaging, space_of
 from recon.errors import ScanError
 from recon.lines import STEP_1, STEP_2, Lines, is_cartesian, lines_of, step_limits
 from recon.mrd import trajectory as wire_trajectory
+from recon.multiband import bands_of, calibration_space, place
 from recon.scan import (
     COUNTERS,
     Counters,
@@ -21,16 +22,11 @@ from recon.scan import (
     Geometry,
     Readouts,
     ScanHeader,
-    Trajectory,
     Vector3,
     vector3,
 )
 
-# Said in the image, which looks like one: neither is corrected, and a reader must know.
-AS_IT_CAME = (
-    "echo-planar lines are taken as evenly sampled and in phase: ramp sampling and the differences between odd and even"
-    " lines are not corrected"
-)
+APART_MM = 0.5  # how far a slice's calibration may lie from where the header puts it
 Index = NDArray[np.int64]
 Samples = NDArray[np.complex64]
 
@@ -71,7 +67,9 @@ def gather(
     Cartesian k-space is zero where nothing was measured; lines measured several times (averages) are their mean. The
     k-space of a complete frame in natural order is a view of the samples. Raises ScanError.
     """
-    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    encoding = header.encodings[space_of(readouts)]
+    if calibration and encoding.multiband is not None:
+        return _with_slices(header, encoding, readouts)
     if calibration and is_cartesian(encoding) and encoding.calibration_mode in SEPARATE:
         return _with_reference(encoding, readouts)
     if not calibration:
@@ -117,6 +115,43 @@ def _with_reference(encoding: Encoding, readouts: Sequence[Readouts]) -> Frame:
         )
         return replace(frame, warnings=(*frame.warnings, warning))
     return replace(frame, reference=_grid(encoding, heads, apart))
+
+
+def _with_slices(header: ScanHeader, encoding: Encoding, readouts: Sequence[Readouts]) -> Frame:
+    """The frame of slices excited together, its reference their k-space one by one: [coil, slice, ky, kx]."""
+    imaging = _imaging(readouts)
+    frame = _grid(encoding, _Heads.of(imaging), imaging)
+    bands = bands_of(encoding, frame.counters.slice)
+    calibrating = header.encodings[calibration_space(header, encoding)]
+    apart = [_chosen(readouts, [_of_slice(run, number) for run in readouts]) for number in bands.slices]
+    if not all(apart):
+        return frame
+    slices = [_grid(calibrating, _Heads.of(runs), runs) for runs in apart]
+    for one, number, offset_mm in zip(slices, bands.slices, bands.offsets_mm, strict=True):
+        _check_place(one.geometry, place(frame.geometry, offset_mm), number)
+    kspace = np.concatenate([one.kspace for one in slices], axis=1)
+    sampled = np.concatenate([_known(one.sampled) for one in slices])
+    return replace(frame, reference=replace(slices[0], kspace=kspace, sampled=sampled))
+
+
+def _of_slice(run: Readouts, number: int) -> NDArray[np.bool_]:
+    chosen: NDArray[np.bool_] = is_calibration(run.head["flags"]) & (run.head["slice"] == number)
+    return chosen
+
+
+def _known(sampled: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    assert sampled is not None
+    return sampled
+
+
+def _check_place(found: Geometry, expected: Geometry, number: int) -> None:
+    apart = np.linalg.norm(np.subtract(found.position_mm, expected.position_mm))
+    if apart > APART_MM:
+        at, wanted = ("(" + ", ".join(f"{p:.1f}" for p in one.position_mm) + ")" for one in (found, expected))
+        raise ScanError(
+            f"the calibration of slice {number} lies at {at} mm, its group's position and the header's spacing (dZ) put"
+            f" the slice at {wanted} mm: correct one of them"
+        )
 
 
 def _outside(lines: Lines, counters: Index) -> bool:
@@ -344,7 +379,6 @@ def _framed(
         sample_time_us=float(head["sample_time_us"]),
         user_int=tuple(head["user_int"].tolist()),
         user_float=tuple(head["user_float"].tolist()),
-        warnings=(AS_IT_CAME,) if encoding.trajectory is Trajectory.EPI else (),
     )
 
 

@@ -69,7 +69,9 @@ def lines_of(encoding: Encoding, joined: tuple[str, ...] = ()) -> Lines:
     n1, n2, averages = (int(high[i] - low[i]) + 1 for i in (STEP_1, STEP_2, AVERAGE))
     strides = np.zeros(len(COUNTERS), np.int64)
     strides[[STEP_1, STEP_2, AVERAGE]] = 1, n1, n1 * n2
-    total, needed = n1 * n2 * averages, _accelerated(n1, n2, encoding.acceleration) * averages
+    # Of slices excited together each line is measured once, with one phase of many.
+    partitions = 1 if encoding.multiband else n2
+    total, needed = n1 * n2 * averages, _accelerated(n1, partitions, encoding.acceleration) * averages
     # Shots of a volume need no partitions: how many step 2 counts is said by the header or not known.
     unsaid = {"kspace_encode_step_1", *(["kspace_encode_step_2"] if encoding.encoded.matrix[0] > 1 else [])}
     if not is_cartesian(encoding) and unsaid - encoding.limits.keys():

@@ -10,10 +10,11 @@ import numpy as np
 
 from kernels.contract import Kernels
 from recon import __version__
-from recon.assemble import Assembler, FrameIndex, is_calibration
+from recon.assemble import Assembler, FrameIndex, is_calibration, space_of
 from recon.cache import Cache
 from recon.dependency import missing
 from recon.device import on_device, on_host
+from recon.epi import straightened
 from recon.errors import CalibrationError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
@@ -68,7 +69,7 @@ def reconstruct_material(
 ) -> list[Image]:
     """The same for a frame whose name need not be that of its first readout."""
     readouts, noise = material.readouts, material.noise
-    encoding = header.encodings[int(readouts[0].head["encoding_space_ref"][0])]
+    encoding = header.encodings[space_of(readouts)]
     recipe = choose(recipe, encoding, calibrated=any(is_calibration(run.head["flags"]).any() for run in readouts))
     try:
         with np.errstate(all="ignore"):  # what is not finite shows in the image
@@ -84,9 +85,19 @@ def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     method = METHODS[recipe.method]
     if method is NULL:
         return []
-    if method.joint is not None:
-        return _joint(header, material, recipe, workbench)
+    lines = straightened(header, material.readouts, workbench.cache)
+    make = _single if method.joint is None else _joint
+    images = make(header, replace(material, readouts=lines.readouts), recipe, workbench)
+    return [
+        replace(image, comments=lines.warnings + image.comments, attributes={**image.attributes, **lines.attributes})
+        for image in images
+    ]
+
+
+def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    """The images of one frame, or of the frames of a cine."""
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
+    method = METHODS[recipe.method]
     frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)

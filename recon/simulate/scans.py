@@ -21,6 +21,7 @@ from recon.simulate.breathing import FREE, abdomen_radial
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
 from recon.simulate.cine import CINE, heart_cine
 from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
+from recon.simulate.epi import ECHO_PLANAR, head_epi, head_epi_shots
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
@@ -73,6 +74,10 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol(
                 "breast-stars", "stack of stars of the breast as an agent arrives", DCE, Choice(20, 8, 64), breast_stars
             ),
+            Protocol(
+                "head-epi", "echo-planar imaging of the head, single shots", ECHO_PLANAR, Choice(2, 8, 64), head_epi
+            ),
+            Protocol("head-epi-shots", "the same in four shots", ECHO_PLANAR, Choice(1, 8, 96), head_epi_shots),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
             Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),
         )
@@ -108,7 +113,7 @@ class Snr:
 
 
 def simulate(
-    name: str,
+    name: str | Protocol,
     *,
     seed: int = 0,
     repetitions: int | None = None,
@@ -116,15 +121,15 @@ def simulate(
     matrix: int | None = None,
     noise: float | Snr = 1.0,
 ) -> SimulatedScan:
-    """The scan that protocol `name` makes; the same arguments make the same bytes.
+    """The scan that a protocol, or the one called `name`, makes; the same arguments make the same bytes.
 
     `noise` is relative to the protocol's own; 0 leaves out the noise scan too, so that nothing is whitened. `matrix` is
     the in-plane size, for protocols with another shape along read direction. Raises RecipeError.
     """
-    protocol = find(name)
+    protocol = find(name) if isinstance(name, str) else name
     relative = 1.0 if isinstance(noise, Snr) else noise
     choice = choose(protocol, repetitions=repetitions, coils=coils, matrix=matrix, noise=relative)
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
+    rng = np.random.default_rng([seed, zlib.crc32(protocol.name.encode())])
     for_object, for_covariance, for_noise = rng.spawn(3)
     measurement = protocol.measure(choice, for_object)
     usual = measurement.noise_std**2 * covariance(for_covariance, choice.coils)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from recon.errors import ScanError
-from recon.gather import AS_IT_CAME, gather, select
+from recon.gather import gather, select
 from recon.mrd import wire
 from recon.scan import Flag, Geometry, Readouts, ScanHeader, Shape3, Trajectory
 from tests.recon.builders import header, heads, noise, readouts_of
@@ -248,10 +248,3 @@ def test_calibration_lines_are_left_out_unless_they_are_asked_for() -> None:
     kspace[:, :, 1::2] = 0
     np.testing.assert_array_equal(frame.kspace, kspace)
     assert frame.sampled is not None and frame.sampled[0].tolist() == [True, False] * 4
-
-
-def test_what_is_not_corrected_of_an_echo_planar_image_is_said() -> None:
-    """Such an image looks like one: without a word nobody would know why it has ghosts."""
-    kspace = noise(np.random.default_rng(0), (2, 1, 8, 8))
-    for kind, said in ((Trajectory.EPI, (AS_IT_CAME,)), (Trajectory.CARTESIAN, ())):
-        assert gather(header(trajectory=kind), [readouts_of(kspace)]).warnings == said
