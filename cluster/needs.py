@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distribution, requires
 from importlib.util import find_spec
 
@@ -25,16 +25,10 @@ def sentence(command: str, error: ImportError) -> str:
 
 
 def _lacking(module: str) -> tuple[list[str], str]:
-    """What is lacking and the extra that brings it: of the package itself first, as a client's host installs it alone.
-
-    Without any of it, of the extra that `module` comes with.
-    """
+    """What is lacking, and the extra that brings it: of the package itself, and of the extra that `module` is in."""
     wanted = list(_requirements())
-    lacks = _absent(name for name, extra in wanted if not extra)
-    if lacks:
-        return lacks, ""
     extra = next((extra for name, extra in wanted if extra and name.lower().startswith(module.lower())), "")
-    return (_absent(name for name, of in wanted if of == extra), f"[{extra}]") if extra else ([], "")
+    return [name for name, of in wanted if of in ("", extra) and not _installed(name)], f"[{extra}]" if extra else ""
 
 
 def _requirements() -> Iterator[tuple[str, str]]:
@@ -46,10 +40,6 @@ def _requirements() -> Iterator[tuple[str, str]]:
     for line in lines:
         if found := _REQUIREMENT.match(line):
             yield found[1], found[2] or ""
-
-
-def _absent(names: Iterable[str]) -> list[str]:
-    return [name for name in names if not _installed(name)]
 
 
 def _installed(name: str) -> bool:
