@@ -118,7 +118,8 @@ class FrameIndex:
 class Grouping:
     """Which readouts make a frame, where it is not those whose counters agree.
 
-    `ignored` naming counters tell no frames apart and count as 0; a `whole` frame ends with the scan. With a `window`,
+    `ignored` naming counters tell no frames apart and count as 0; a `whole` frame measures its lines again and
+    again, and ends with the scan or once another one, begun after its last readout, has all lines too. With a `window`,
     every so many readouts make a frame, the next one `stride` readouts later: frames then share readouts and are
     numbered by their repetition counter. Frames that only `joined` counters tell apart come together, as one index that
     counts 0 there and is out with the last readout of them all.
@@ -169,6 +170,19 @@ class _Open:
     def distinct(self) -> int:
         return int(np.count_nonzero(self.seen)) if self.seen is not None else len(np.unique(_joined(self.codes)))
 
+    def full(self, lines: Lines) -> bool:
+        """Whether all lines came that the header promises, where it says how many they are."""
+        if not lines.total or self.count < lines.needed:
+            return False
+        return int(np.count_nonzero(self._seen(lines))) >= lines.needed
+
+    def _seen(self, lines: Lines) -> Mask:
+        if self.seen is None:
+            self.seen = np.zeros(lines.total, np.bool_)
+            for earlier in self.codes:
+                self.seen[earlier] = True
+        return self.seen
+
     def cut(self, codes: Rows, ends: Mask, lines: Lines) -> int:
         """After how many of the next readouts the frame is finished; 0: it is not."""
         cuts = (self._cut_by_flag(ends, lines), self._cut_by_count(codes, lines))
@@ -183,12 +197,9 @@ class _Open:
     def _cut_by_count(self, codes: Rows, lines: Lines) -> int:
         if not lines.total or self.count + len(codes) < lines.total:
             return 0
-        if self.seen is None:
-            self.seen = np.zeros(lines.total, np.bool_)
-            for earlier in self.codes:
-                self.seen[earlier] = True
-        missing = lines.total - np.count_nonzero(self.seen)
-        fresh = np.flatnonzero(~self.seen[codes])
+        seen = self._seen(lines)
+        missing = lines.total - np.count_nonzero(seen)
+        fresh = np.flatnonzero(~seen[codes])
         first = np.sort(np.unique(codes[fresh], return_index=True)[1])
         return int(fresh[first[missing - 1]]) + 1 if len(first) >= missing else 0
 
@@ -389,7 +400,9 @@ class Assembler:
         if (naming == naming[0]).all():
             return list(self._feed((space, *naming[0].tolist()), rows, codes, ends))
         done: list[FrameIndex] = []
-        for places in _equal_rows(naming):
+        # Which whole frame follows which is told by the order of readouts.
+        parts = np.split(np.arange(len(naming)), _changes(naming)) if self._grouping.whole else _equal_rows(naming)
+        for places in parts:
             done += self._feed((space, *naming[places[0]].tolist()), rows[places], codes[places], ends[places])
         return done
 
@@ -397,14 +410,28 @@ class Assembler:
         if self._grouping.window:
             yield from self._slide(key, rows)
             return
+        if self._grouping.whole:
+            self._open.setdefault(key, _Open()).add(rows, codes)
+            yield from self._followed(key)
+            return
         while len(rows):
             frame = self._open.setdefault(key, _Open())
-            n = 0 if self._grouping.whole else frame.cut(codes, ends, self._lines[key[0]])
+            n = frame.cut(codes, ends, self._lines[key[0]])
             taken = n or len(rows)
             frame.add(rows[:taken], codes[:taken])
             if n:
                 yield self._close(key, until=int(rows[taken - 1]))
             rows, codes, ends = rows[taken:], codes[taken:], ends[taken:]
+
+    def _followed(self, key: Key) -> Iterator[FrameIndex]:
+        """The full frames that ended before the one of `key` began, once that is full itself."""
+        last = {other: int(frame.rows[-1][-1]) for other, frame in self._open.items() if other != key}
+        ended = [other for other, row in last.items() if row < self._open[key].rows[0][0]]
+        if not ended or not self._open[key].full(self._lines[key[0]]):
+            return
+        for other in sorted(ended, key=last.__getitem__):
+            if self._open[other].full(self._lines[other[0]]):
+                yield self._close(other, until=last[other])
 
     def _slide(self, key: Key, rows: Rows) -> Iterator[FrameIndex]:
         window = self._windows.setdefault(key, _Window(rows[:0]))

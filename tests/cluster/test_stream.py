@@ -132,13 +132,14 @@ HEADER = encode_header(write_header(scans.header()))
 BODY = encode_readouts(FRAMES[0]).tobytes()
 
 
-def test_a_cine_is_one_frame_with_all_waveforms_when_the_scan_ends(tmp_path: Path) -> None:
-    stream = make(tmp_path / "s.mrd", method="cine")
+@pytest.mark.parametrize("method", ["cine", '{"method": "fft", "respiration": "auto"}'])
+def test_a_sorted_frame_has_the_waveforms_and_ends_when_the_next_is_complete(tmp_path: Path, method: str) -> None:
+    stream = make(tmp_path / "s.mrd", method=method)
     (tmp_path / "s.mrd").write_bytes(DATA)
-    assert frames_of(pour(stream, DATA)) == []
-    frames = stream.finish().frames
-    assert [frame.frame.counters for frame in frames] == [Counters(repetition=i) for i in range(3)]
-    waveforms = read_waveforms(tmp_path / "s.mrd", frames[2].frame.waveforms)
+    early, late = frames_of(pour(stream, DATA)), stream.finish().frames
+    assert [frame.frame.counters for frame in early] == [Counters(repetition=i) for i in range(2)]
+    assert [frame.frame.counters for frame in late] == [Counters(repetition=2)]
+    waveforms = read_waveforms(tmp_path / "s.mrd", late[0].frame.waveforms)
     assert [waveform.samples.shape for waveform in waveforms] == [(1, 10), (1, 10)]
     assert not frames_of(pour(make(tmp_path / "s.mrd"), DATA))[2].frame.waveforms
 

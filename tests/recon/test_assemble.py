@@ -395,6 +395,41 @@ def test_a_window_slides_over_the_readouts_of_each_slice(cuts: list[int]) -> Non
     assert assembler.finish() == []  # what is left over has been seen
 
 
+WHOLE = Grouping(ignored=("phase",), whole=True)
+
+
+def whole_frames(order: list[tuple[int, int]], cuts: list[int]) -> tuple[list[tuple[int, int, int]], list[FrameIndex]]:
+    """Feed readouts of (slice, line); what came before the end as (slice, first row, after how many readouts)."""
+    scan = header((1, 4, 8), limits={"slice": (0, 2), "phase": (0, 9)})
+    slices, lines_ = np.array(order).T
+    head = heads(len(order), slice=slices, kspace_encode_step_1=lines_, phase=np.arange(len(order)) % 10)
+    assembler, early = Assembler(scan, WHOLE), []
+    edges = sorted({0, *cuts, len(order)})
+    for a, b in pairwise(edges):
+        early += [(index.counters.slice, int(index.rows[0]), b) for index in assembler.add(head[a:b])]
+    return early, assembler.finish()
+
+
+@given(cuts=st.lists(st.integers(1, 35), max_size=6))
+def test_a_slice_that_is_gated_is_complete_once_the_next_one_is(cuts: list[int]) -> None:
+    """Three slices of twelve readouts, three of each line: the first is sent before the last one is measured."""
+    order = [(slice_, i % 4) for slice_ in range(3) for i in range(12)]
+    early, last = whole_frames(order, cuts)
+    assert [found[:2] for found in early] == [(0, 0), (1, 12)]
+    ends = sorted({*cuts, 36})
+    assert [found[2] for found in early] == [min(end for end in ends if end >= at) for at in (16, 28)]
+    assert [index.rows.tolist() for index in last] == [list(range(24, 36))]
+
+
+@given(cuts=st.lists(st.integers(1, 35), max_size=6))
+def test_slices_that_are_gated_in_turn_are_complete_with_the_scan(cuts: list[int]) -> None:
+    order = [(i % 3, i // 3 % 4) for i in range(36)]
+    early, last = whole_frames(order, cuts)
+    assert (early, [index.counters.slice for index in last]) == ([], [0, 1, 2])
+    short = [(0, 0), (0, 1), *((1, i % 4) for i in range(8))]  # the first one lacks lines, and may go on
+    assert whole_frames(short, cuts[:1])[0] == []
+
+
 def test_a_frame_of_a_window_comes_with_its_last_readout() -> None:
     assembler = Assembler(header(), SLIDING)
     ready = [len(list(assembler.add(heads(1)))) for _ in range(11)]

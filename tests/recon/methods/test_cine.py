@@ -14,7 +14,7 @@ from recon.methods import METHODS, settle
 from recon.methods.cine import _of_phase
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import Counters, Flag, Image, Readouts, Scan, Waveform
+from recon.scan import Counters, Flag, Image, Limit, Readouts, Scan, Waveform
 from recon.simulate import SimulatedScan, nrmse, simulate
 from recon.simulate.cine import CINE_PHASES, VARIABILITY
 from recon.simulate.objects import heart_regions
@@ -239,3 +239,23 @@ def test_what_it_needs_is_what_it_takes() -> None:
     workspace = 64 << 20  # that transforms of any size may take
     assert raw < peak < declared
     assert declared - workspace < 1.5 * peak
+
+
+def test_a_slice_comes_out_the_same_before_the_scan_ends_as_after() -> None:
+    """Two slices one after the other, with one ECG: each is gated by the part of it that is its own."""
+    scan = simulated().scan
+    *before, run = scan.readouts
+    later = run.head.copy()
+    ticks = int(run.head["acquisition_time_stamp"][-1] - run.head["acquisition_time_stamp"][0]) + 1600
+    later["acquisition_time_stamp"] += ticks
+    later["slice"] = 1
+    encoding = scan.header.encodings[0]
+    limits = {**encoding.limits, "slice": Limit(0, 1, 0)}
+    header = replace(scan.header, encodings=(replace(encoding, limits=limits),))
+    moved = tuple(replace(block, time_stamp=block.time_stamp + ticks) for block in scan.waveforms)
+    both = Scan(header, (*before, run, replace(run, head=later)), (*scan.waveforms, *moved))
+    found = list(reconstruct(both, Recipe("cine"), CPU))
+    assert [image.counters.slice for image in found] == [0] * CINE_PHASES + [1] * CINE_PHASES
+    alone = replace(both, readouts=(*before, run), waveforms=scan.waveforms)
+    for image, wanted in zip(found, reconstruct(alone, Recipe("cine"), CPU), strict=False):
+        np.testing.assert_allclose(image.pixels, wanted.pixels, rtol=0, atol=1e-3 * wanted.pixels.max())
