@@ -29,7 +29,7 @@ help:
 	@echo "make test    every test that is not marked long or gpu"
 	@echo "make check   ruff, mypy --strict, import contracts, import table"
 	@echo "make bench   what this machine takes in and reconstructs"
-	@echo "make gpu     the tests marked gpu, then the CUDA kernels' times; with the system's own python3, no environment"
+	@echo "make gpu     tests marked gpu, every method on the GPU, the kernels' times; with the system's own python3"
 
 demo: $(STAMP)
 	$(VENV)/bin/recon-cluster demo $(ARGS)
@@ -49,9 +49,10 @@ bench: $(DEV)
 	$(VENV)/bin/recon-cluster bench load $(ARGS)
 
 # A GPU machine brings its own cupy and torch, matched to its driver: an environment of ours would hide them.
+# What fails in one part keeps no other from running, but 2 says that there is no GPU.
 gpu:
-	$(or $(PYTHON),python3) -m bench.gpu $(ARGS)
-	$(or $(PYTHON),python3) -m bench.cuda
+	@python="$(or $(PYTHON),python3)"; "$$python" -m bench.gpu $(ARGS); status=$$?; [ $$status != 2 ] || exit 2; \
+	"$$python" -m bench.cuda_methods || status=1; "$$python" -m bench.cuda || status=1; exit $$status
 
 # What runs needs no test tools: `make demo` leaves the extra `dev` out.
 $(STAMP): WANTED := .
