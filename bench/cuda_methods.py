@@ -57,7 +57,8 @@ def coil_images(shape: tuple[int, int], coils: int) -> Complex:
     body = 1.0 * (y**2 + (x / 0.8) ** 2 < 0.6) + 0.7 * ((y - 0.2) ** 2 + (x + 0.1) ** 2 < 0.05)
     angle = 2 * np.pi * np.arange(coils)[:, None, None] / coils
     maps = np.exp(1j * angle - ((y - np.sin(angle)) ** 2 + (x - np.cos(angle)) ** 2) / 2)
-    return (maps * body).astype(np.complex64)
+    seen: Complex = (maps * body).astype(np.complex64)
+    return seen
 
 
 def noise(rng: np.random.Generator, *shape: int) -> Complex:
@@ -80,7 +81,7 @@ def cartesian(size: FrameSize, *, repetitions: int = 1) -> Scan:
 
 def heartbeats(seconds: float) -> Any:
     """The ECG of a regular heart."""
-    waves = np.arange(ceil(seconds / BEATS_S) + 1) * BEATS_S
+    waves = BEATS_S * np.arange(ceil(seconds / BEATS_S) + 1, dtype=np.float64)
     return ecg(waves, seconds=seconds, first_tick=0, measurement_uid=0)
 
 
