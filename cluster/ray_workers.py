@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import socket
@@ -15,6 +16,7 @@ from cluster.worker import Worker, WorkerSettings
 from cluster.workers import ChildLostError, Lanes, Post
 from recon.errors import DeviceError, ReconError
 
+_log = logging.getLogger(__name__)
 LOCAL = "local"
 _LOST = "lost"
 _CONNECT_S = 5.0
@@ -149,6 +151,7 @@ class RayWorkers(Lanes):
             raise DeviceError(
                 f"Ray at {self._address!r} cannot be used ({error}): start it, or use --ray off"
             ) from error
+        _log.info("%d workers are actors of Ray (%s)", len(self.names), self._address)
         super().start(post)
 
     def spawn(self, name: str) -> RayChild:
