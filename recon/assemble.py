@@ -252,7 +252,6 @@ class Assembler:
         self._windows: dict[Key, _Window] = {}
         self._passes: dict[Key, int] = {}
         self._noise: list[Rows] = []
-        self._calibration: list[Rows] = []
         self._embedded: dict[Key, list[Rows]] = {}
         self._separate: dict[tuple[int, int], list[Rows]] = {}  # by encoding space and slice
         self._navigators: dict[tuple[int, int], list[Rows]] = {}  # likewise
@@ -264,11 +263,6 @@ class Assembler:
     def noise_rows(self) -> Rows:
         """Global numbers of the noise readouts so far."""
         return _joined(self._noise)
-
-    @property
-    def calibration_rows(self) -> Rows:
-        """Global numbers of the readouts so far that serve only parallel-imaging calibration."""
-        return _joined(self._calibration)
 
     def add(self, head: NDArray[np.void]) -> Iterator[FrameIndex]:
         """Yields the frames that the readouts `head` [readout], dtype READOUT_HEAD, complete.
@@ -346,10 +340,10 @@ class Assembler:
         return self._short() + [self._close(key, until=self.readouts) for key in keys]
 
     def _note(self, run: _Run) -> None:
-        """Remember noise and calibration readouts."""
-        for known, wanted in ((self._noise, (run.flags & NOISE) != 0), (self._calibration, is_calibration(run.flags))):
-            if wanted.any():
-                known.append(run.rows[wanted])
+        """Remember noise readouts."""
+        wanted = (run.flags & NOISE) != 0
+        if wanted.any():
+            self._noise.append(run.rows[wanted])
 
     def _calibrates(self, run: _Run, kinds: tuple[str, ...]) -> Mask:
         """Which readouts only calibrate, in encoding spaces of one of these calibration modes."""

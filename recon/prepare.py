@@ -10,7 +10,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Complex, Kernels
+from kernels.contract import Complex
 from recon.errors import ScanError
 from recon.recipe import Value
 from recon.scan import Calibration, Frame, Readouts, ScanHeader
@@ -103,14 +103,6 @@ def whitening_matrix(covariance: Covariance) -> Complex:
 
 def _worst(bad: NDArray[np.bool_]) -> int:
     return int(np.flatnonzero(bad)[0])
-
-
-def remove_oversampling(samples: Complex, kept: int, kernels: Kernels) -> Complex:
-    """K-space [..., sample] of the central `kept` voxels of each readout's field of view: [..., kept].
-
-    For methods that need k-space of the smaller grid; its orthonormal inverse DFT is the cropped image.
-    """
-    return kernels.fft(kernels.ifft(samples, axes=1, crop=(kept,)), axes=1)
 
 
 def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Frame, Calibration]:

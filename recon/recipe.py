@@ -51,6 +51,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "whiten": Parameter(True),
     "trajectory_unit": Parameter("cycles/voxel", choices=("cycles/voxel", "cycles/fov", "1/m")),
     "eps": Parameter(1e-4, minimum=1e-5, maximum=1e-2),
+    "density": Parameter("auto", choices=("auto", "voronoi")),
     "iterations": Parameter(10, minimum=1, maximum=1000),
     "lambda": Parameter(0.0, minimum=0.0, maximum=1e6),
     "phases": Parameter(20, minimum=1, maximum=1000),
@@ -80,7 +81,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
     "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
-    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", *_WINDOW, *_BREATH),
+    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", "density", *_WINDOW, *_BREATH),
     "sense": (*_COMMON, "lambda", "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (
         *_COMMON,

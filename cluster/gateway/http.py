@@ -467,7 +467,10 @@ LastEventId = Annotated[str, Header(max_length=100)]
 
 @router.get("/v1/events", summary="What happens to all scans, as server-sent events")
 async def get_events(context: ContextOf, last_event_id: LastEventId = "") -> Response:
-    """Events `state` and `image`, from now on or behind `Last-Event-ID`; `lost` where some in between are not known."""
+    """Events `state` and `image`, from now on or behind `Last-Event-ID`; `lost` where some in between are not known.
+
+    Whoever reads too slowly hears by `lost` how many `events` that made since the start.
+    """
     return _following(context, _events(context, "", after=last_event_id), "text/event-stream")
 
 
@@ -479,7 +482,7 @@ async def get_scan_events(context: ContextOf, scan: str, last_event_id: LastEven
 
 
 async def _events(context: Context, scan: str, *, after: str) -> AsyncIterator[bytes]:
-    service, quiet_s = context.service, 0.0
+    service, quiet_s, missed = context.service, 0.0, 0
     subscription = await _waiting(context, partial(service.events, scan or None, after=after))
     try:
         resumed = bool(after) and subscription.whole
@@ -497,6 +500,9 @@ async def _events(context: Context, scan: str, *, after: str) -> AsyncIterator[b
         final = ended and not resumed
         while not (final or context.stopping):
             event = await _waiting(context, partial(subscription.get, _SLICE_S))
+            if subscription.lost > missed:
+                missed = subscription.lost
+                yield _event(Told("", "lost", {"events": missed}))
             if event is not None:
                 yield _event(event)
                 final = bool(scan) and State(event.values["state"]).final

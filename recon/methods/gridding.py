@@ -25,7 +25,9 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         )
     target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
     planes = unstacked(frame, target, workbench.kernels)
-    sampling = sampling_of(planes, target, eps=recipe.number("eps"), workbench=workbench)
+    sampling = sampling_of(
+        planes, target, eps=recipe.number("eps"), density=recipe.text("density"), workbench=workbench
+    )
     images = sampling.plan.adjoint(np.multiply(planes.kspace, sampling.weights * sampling.scale, dtype=np.complex64))
     images = images.reshape(len(images), *inner(target))
     pixels = combined(images, calibration, workbench.kernels, how=recipe.text("combine"))

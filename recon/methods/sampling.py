@@ -9,9 +9,9 @@ from math import prod
 import numpy as np
 
 from kernels.contract import BudgetError, Complex, Kernels, NufftPlan, Real
-from kernels.geometry import density_koosh, density_pipe_menon, density_radial
+from kernels.geometry import density_koosh, density_pipe_menon, density_radial, density_voronoi
 from kernels.plans import content_key
-from recon.errors import LimitError, ScanError
+from recon.errors import DeviceError, LimitError, ScanError
 from recon.methods.grids import Target, inner
 from recon.methods.method import Workbench
 from recon.scan import Frame, Shape3, Trajectory
@@ -41,28 +41,30 @@ class Sampling:
         return PLAN_BYTES_PER_POINT * self.weights.size + PLAN_BYTES_PER_VOXEL * prod(self.plan.shape)
 
 
-def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbench) -> Sampling:
+def sampling_of(frame: Frame, target: Target, *, eps: float, workbench: Workbench, density: str = "auto") -> Sampling:
     """The sampling of `frame`'s trajectory on the part of `target` inside the encoded field of view, from the cache.
 
     A trajectory of two axes is that of a plane, or of each plane of a stack (`recon.stack.unstacked`).
+    The weights are the wire's own, or those of spokes in closed form, or iterated; with `density` "voronoi" they are
+    the cell of each sample, whatever came along.
     Raises LimitError where its plan is larger than the device may make.
     """
     try:
         return workbench.cache.get(
-            _key(frame, target, eps, workbench.kernels.device),
-            lambda: _make(frame, target, eps, workbench.kernels),
+            (*_key(frame, target, eps, workbench.kernels.device), density),
+            lambda: _make(frame, target, eps, kernels=workbench.kernels, density=density),
             size=lambda made: made.bytes,
         )
     except BudgetError as error:
         raise LimitError(str(error)) from error
 
 
-def _key(frame: Frame, target: Target, eps: float, device: str) -> Hashable:
+def _key(frame: Frame, target: Target, eps: float, device: str) -> tuple[Hashable, ...]:
     content = content_key(*(array for array in (frame.trajectory, frame.density) if array is not None))
     return "sampling", content, frame.encoding.encoded.matrix, target, eps, device
 
 
-def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Sampling:
+def _make(frame: Frame, target: Target, eps: float, *, kernels: Kernels, density: str) -> Sampling:
     assert frame.trajectory is not None
     axes = frame.trajectory.shape[-1]
     encoded, full = np.array(frame.encoding.encoded.matrix), np.array(target.full)
@@ -73,7 +75,9 @@ def _make(frame: Frame, target: Target, eps: float, kernels: Kernels) -> Samplin
         raise ScanError("no sample of the trajectory is coarse enough for the image's voxels: check the field of view")
     plan = kernels.nufft(points, inner(target)[3 - axes :], eps=eps)
     weights = np.zeros(inside.shape, np.float32)
-    if frame.density is None:
+    if density == "voronoi":
+        weights[inside] = _cells(points[inside])
+    elif frame.density is None:
         spokes = _spoke_weights(frame.encoding.trajectory, points) if inside.all() else None
         if spokes is None:
             spokes = density_pipe_menon(kernels, points[inside], plan.shape, iterations=ITERATIONS, round_view=True)
@@ -98,6 +102,17 @@ def _spoke_weights(kind: Trajectory, points: Real) -> Real | None:
         return density_radial(points) if points.shape[-1] == 2 else density_koosh(points)
     except ValueError:  # the header says radial, the points are no spokes through the centre
         return None
+
+
+def _cells(points: Real) -> Real:
+    try:
+        return density_voronoi(points)
+    except ValueError as error:
+        raise ScanError(f"density voronoi has no cells to weight with: {error}") from error
+    except ModuleNotFoundError as error:  # a CUDA worker need not have it
+        raise DeviceError(
+            "density voronoi needs SciPy, which this worker lacks: install it, or leave density"
+        ) from error
 
 
 def normalised(weights: Real, plan: NufftPlan, kernels: Kernels) -> Real:

@@ -10,7 +10,7 @@ import pytest
 import kernels
 from kernels.contract import Complex
 from recon.errors import ScanError
-from recon.prepare import noise_covariance, remove_oversampling, whitening, whitening_matrix
+from recon.prepare import noise_covariance, whitening, whitening_matrix
 from recon.scan import Readouts
 from tests import tolerances
 from tests.laws import assert_near
@@ -156,11 +156,3 @@ def test_a_quiet_coil_is_not_a_dead_one() -> None:
     covariance = np.diag([1.0, 1e-6, 1.0]).astype(np.complex128)
     matrix = whitening_matrix(covariance)
     assert_near(matrix, np.sqrt(2) * np.diag([1.0, 1e3, 1.0]), 2 * tolerances.ROUND)
-
-
-@pytest.mark.parametrize(("samples", "kept"), [(64, 32), (96, 48), (31, 15), (20, 20), (10, 1)])
-def test_without_oversampling_the_image_is_the_cropped_image(samples: int, kept: int) -> None:
-    kspace = noise(RNG, (3, 4, samples))
-    small = remove_oversampling(kspace, kept, CPU)
-    assert small.shape == (3, 4, kept)
-    assert_near(CPU.ifft(small, axes=1), CPU.ifft(kspace, axes=1, crop=(kept,)), 3 * tolerances.fft(samples))

@@ -13,12 +13,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import httpx
 import numpy as np
 import pytest
 
 from cluster.documents import PROBLEM_TYPE, problem_schema, read_record
 from cluster.events import State
+from cluster.gateway.http import Context, _events
 from cluster.job import ScanRecord
 from recon.errors import FileError
 from recon.mrd.hdf5 import read_images, write_scan
@@ -539,6 +542,24 @@ def test_events_that_are_not_known_any_more_are_told_to_be_lost(http: httpx.Clie
     # Without an id of its own: who hears no more than this asks once more, and hears the state then.
     assert lost == ("", "lost", {"after": "before-7"})
     assert now[1:] == ("state", {"scan": done, "state": "done", "images": 3})
+
+
+def test_a_follower_too_slow_hears_how_many_events_it_lost(tmp_path: Path) -> None:
+    async def follow() -> list[tuple[str, str, dict[str, object]]]:
+        told = _events(Context(service), "", after="")
+        await anext(told)
+        await anyio.to_thread.run_sync(scans.run, service, scans.stream(scans.frames(5)))
+        heard = "".join([(await anext(told)).decode() for _ in range(3)])
+        await told.aclose()
+        return told_in(heard)
+
+    with scans.serving(tmp_path, subscription_events=2) as service:
+        lost, image, state = anyio.run(follow)
+    place, name, values = lost
+    assert (place, name, list(values)) == ("", "lost", ["events"])
+    assert values["events"] >= 5  # type: ignore[operator]  # of five images and some states, two were kept
+    assert image[1] in ("image", "state")
+    assert (state[1], state[2]["state"]) == ("state", "done")
 
 
 def test_events_of_all_scans(server: Running, http: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from kernels.cpu import CpuKernels
 from kernels.plans import Plans
 from recon.cache import Cache
-from recon.errors import LimitError, RecipeError, ScanError
+from recon.errors import DeviceError, LimitError, RecipeError, ScanError
 from recon.methods import METHODS, Workbench, choose
 from recon.pipeline import reconstruct, reconstruct_frame
 from recon.recipe import Recipe
@@ -35,7 +36,7 @@ from tests.recon.methods.phantoms import (
     spokes,
 )
 
-RADIAL = Trajectory.RADIAL
+RADIAL, OTHER = Trajectory.RADIAL, Trajectory.OTHER
 
 
 def test_cartesian_points_of_equal_density_give_the_image_of_the_fft() -> None:
@@ -45,6 +46,33 @@ def test_cartesian_points_of_equal_density_give_the_image_of_the_fft() -> None:
     gridded = image_by("gridding", replace(shots, density=np.full((24, 32), 7, np.float32)), eps=1e-5)
     # The NUFFT keeps its eps; the wire's density is scaled on a Gaussian whose tails beyond the band are 2e-9.
     assert distance(gridded.pixels, image_by("fft", frame_of(kspace)).pixels) < 3e-5
+
+
+@pytest.mark.parametrize("density", [None, np.full((23, 31), 7, np.float32)], ids=["none", "of the wire"])
+def test_cells_of_cartesian_points_give_the_image_of_the_fft(density: np.ndarray | None) -> None:
+    """Of odd sizes, where no point lies on the edge of the band, all cells are alike."""
+    kspace = noise_kspace((2, 1, 23, 31))
+    points = grid_points((23, 31)).astype(np.float32)
+    shots = replace(shots_of(kspace[:, 0], points, space=encoding((1, 23, 31), kind=OTHER)), density=density)
+    gridded = image_by("gridding", shots, eps=1e-5, density="voronoi")
+    assert distance(gridded.pixels, image_by("fft", frame_of(kspace)).pixels) < 3e-5
+
+
+def test_cells_need_scipy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "scipy.spatial", None)
+    points = grid_points((5, 7)).astype(np.float32)
+    shots = shots_of(noise_kspace((2, 1, 5, 7))[:, 0], points, space=encoding((1, 5, 7), kind=OTHER))
+    with pytest.raises(
+        DeviceError, match="density voronoi needs SciPy, which this worker lacks: install it or leave it"
+    ):
+        image_by("gridding", shots, density="voronoi")
+
+
+def test_a_path_without_cells_is_refused() -> None:
+    points = np.zeros((2, 4, 2), np.float32)
+    shots = shots_of(noise_kspace((2, 1, 2, 4))[:, 0], points, space=encoding((1, 2, 4), kind=OTHER))
+    with pytest.raises(ScanError, match=r"no cells to weight with: points lie at 1 places, expected at least 4"):
+        image_by("gridding", shots, density="voronoi")
 
 
 @pytest.mark.parametrize("oversampling", [1, 2])
