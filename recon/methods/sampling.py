@@ -110,9 +110,7 @@ def _cells(points: Real) -> Real:
     except ValueError as error:
         raise ScanError(f"density voronoi has no cells to weight with: {error}") from error
     except ModuleNotFoundError as error:  # a CUDA worker need not have it
-        raise DeviceError(
-            "density voronoi needs SciPy, which this worker lacks: install it, or leave density"
-        ) from error
+        raise DeviceError("density voronoi needs SciPy, which this worker lacks: install it or leave it") from error
 
 
 def normalised(weights: Real, plan: NufftPlan, kernels: Kernels) -> Real:
