@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 
 import kernels
 from bench import report
+from bench.cg_sense import compiled
 from bench.espirit_process import CENTRE, middle_of, write_cfl
 from kernels.contract import Complex, Kernels
 from recon.cache import Cache
@@ -52,9 +53,10 @@ def espirit_rows(rounds: int) -> list[report.Row]:
         write_cfl(source, kspace)
         bart = shutil.which("bart")
         own = [sys.executable, "-m", "bench.espirit_process", str(source), str(target)]
-        ways["espirit.256-8c.process"] = lambda: command(own)
+        environment = compiled(Path(folder))
+        ways["espirit.256-8c.process"] = lambda: command(own, environment)
         if bart is not None:
-            ways["bart"] = lambda: command([bart, *BART, str(source), str(target)])
+            ways["bart"] = lambda: command([bart, *BART, str(source), str(target)], environment)
         samples = timed(ways, rounds)
     judge = samples.pop("bart", ())
     return [report.row(name, values, "ms", judge) for name, values in samples.items()]
@@ -67,9 +69,9 @@ def full_kspace(device: Kernels) -> Complex:
     return device.fft(image, axes=1)
 
 
-def command(arguments: list[str]) -> None:
-    """Run a whole process in this environment."""
-    subprocess.run(arguments, check=True, capture_output=True, timeout=100)
+def command(arguments: list[str], environment: dict[str, str]) -> None:
+    """Run a whole process."""
+    subprocess.run(arguments, check=True, capture_output=True, timeout=100, env=environment)
 
 
 # --- GRAPPA ----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ Apply = Callable[[Complex], Complex]
 Clock = Callable[[], float]  # does its work once and returns the seconds that it took
 TOLERANCES = (1e-2, 3e-3, 1e-3, 5e-4, 2e-4, 1e-4, 5e-5, 2.5e-5, 1e-5, 5e-6, 2e-6, 1e-6)
 SIGMAS = (1.25, 2.0)
-BUDGET_S = 3.0  # that a comparison may take of the slower side's time
+BUDGET_S, BRIEF_S = 2.0, 0.3  # of the other side's time: that a comparison may take, and that one may always take
+MOST_ROUNDS = 50
 
 
 class MissingError(RuntimeError):
@@ -188,14 +189,15 @@ def seconds(work: Callable[[], object]) -> float:
 def alternated(first: Clock, second: Clock, rounds: int) -> tuple[list[float], ...]:
     """Milliseconds of each of two, in turn, after a run that does not count.
 
-    There are fewer rounds where they would take more than BUDGET_S; one that takes longer counts its only run.
+    There are fewer rounds where they would take more than BUDGET_S, one without a run before where one does, and more
+    where they take less than BRIEF_S.
     """
     first()
-    slow = second()
+    slow = max(second(), 1e-6)
     if slow > BUDGET_S:
         return [1e3 * first()], [1e3 * slow]
     samples: tuple[list[float], ...] = [], []
-    for _ in range(max(1, min(rounds, int(BUDGET_S / slow)))):
+    for _ in range(min(max(rounds, int(BRIEF_S / slow)), max(1, int(BUDGET_S / slow)), MOST_ROUNDS)):
         for work, times in zip((first, second), samples, strict=True):
             times.append(1e3 * work())
     return samples

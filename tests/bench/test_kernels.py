@@ -67,6 +67,7 @@ def test_finufft_is_held_to_the_error_on_any_number_of_threads() -> None:
 
 def test_a_package_that_is_not_there_is_missing_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "RIVALED", ("small",))
+    monkeypatch.setattr(nufft_sides, "BRIEF_S", 0.0)
     with open_rivals({}, ["sigpy"], 1) as rivals:
         monkeypatch.setattr(nufft_sides, "MAKERS", {"sigpy": None})
         rows, missing = kernels.measure_problem(SMALL, kernels.Plan(3, 1), rivals)
@@ -156,7 +157,7 @@ def test_a_quick_run_measures_one_trajectory() -> None:
 
 def test_slow_comparisons_have_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nufft_sides, "BUDGET_S", 1.0)
-    for slow, rounds in ((0.01, 10), (0.3, 3), (5.0, 1)):
+    for slow, rounds in ((0.001, 50), (0.01, 30), (0.05, 10), (0.3, 3), (5.0, 1)):
         first, second = nufft_sides.alternated(lambda: 0.1, lambda slow=slow: slow, 10)
         assert (first, second) == ([100.0] * rounds, [1e3 * slow] * rounds)
 
