@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 Grey = NDArray[np.uint8] | NDArray[np.uint16]
-
-
-def write_png(images: Sequence[Image], path: Path, *, bits: int = 8) -> None:
-    """Write all planes of `images` as one PNG at `path`; see `to_png`."""
-    path.write_bytes(to_png(images, bits=bits))
 
 
 def to_png(images: Sequence[Image], *, bits: int = 8) -> bytes:
