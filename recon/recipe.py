@@ -76,7 +76,8 @@ PARAMETERS: Mapping[str, Parameter] = {
 _COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
 _BREATH = ("respiration", "acceptance", "bins")
-_SPARSE = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance", "last_step")
+_PRIOR = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
+_SPARSE = (*_PRIOR, "last_step")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
@@ -97,6 +98,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     ),
     "l1-wavelet": (*_COMMON, *_SPARSE, *_BREATH),
     "tv": (*_COMMON, *_SPARSE, *_BREATH),
+    "grasp": (*_COMMON, *_PRIOR, "over", "window"),
     CINE: (
         *_COMMON,
         "combine",
@@ -118,6 +120,7 @@ METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {
     "l1-wavelet": {"iterations": 30},
     "tv": {"iterations": 30},
     "sense": {"lambda": 1.0},
+    "grasp": {"iterations": 30, "over": "time", "window": 21},
 }
 
 

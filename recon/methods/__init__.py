@@ -13,6 +13,7 @@ from recon.methods.cg_sense import CG_SENSE
 from recon.methods.cine import CINE_METHOD
 from recon.methods.fft import FFT
 from recon.methods.grappa import GRAPPA
+from recon.methods.grasp import GRASP
 from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
@@ -27,7 +28,7 @@ __all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", 
 RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
 
 _OWN: Mapping[str, Method] = {
-    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, CINE_METHOD, NULL)
+    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, GRASP, CINE_METHOD, NULL)
 }
 
 

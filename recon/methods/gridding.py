@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from recon.errors import RecipeError
 from recon.methods.combine import combined
 from recon.methods.grids import fft_seconds, inner, points, resize, target_of, voxels
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
-from recon.methods.sampling import sampling_of
+from recon.methods.shots import shots_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
-from recon.stack import unstacked
 
 SECONDS_PER_POINT = 6e-8  # of one CPU core, for one coil
 
@@ -24,13 +21,10 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
             f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
         )
     target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
-    planes = unstacked(frame, target, workbench.kernels)
-    sampling = sampling_of(
-        planes, target, eps=recipe.number("eps"), density=recipe.text("density"), workbench=workbench
+    images = shots_of(frame, target, calibration, recipe, workbench).images()
+    pixels = combined(
+        images.reshape(len(images), *inner(target)), Calibration(), workbench.kernels, how=recipe.text("combine")
     )
-    images = sampling.plan.adjoint(np.multiply(planes.kspace, sampling.weights * sampling.scale, dtype=np.complex64))
-    images = images.reshape(len(images), *inner(target))
-    pixels = combined(images, calibration, workbench.kernels, how=recipe.text("combine"))
     return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]
 
 

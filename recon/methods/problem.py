@@ -13,15 +13,14 @@ from recon.arrays import contiguous
 from recon.errors import CalibrationError, ScanError
 from recon.espirit import CROP, espirit
 from recon.grappa import centre_of
-from recon.methods.combine import check_finite, maps_from, whitened
+from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, inner, interpolation, resize
 from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.method import Workbench
-from recon.methods.sampling import sampling_of
+from recon.methods.shots import Shots, shots_of
 from recon.operators import cartesian_sense, combine_sets, expand_sets, soft_sense
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
-from recon.stack import unstacked
 
 CENTRE_LINES = 24  # of k-space along each axis make the images that coil maps come from
 FEWEST_LINES = 8  # in an undersampled direction
@@ -198,31 +197,33 @@ def _non_cartesian(
     frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench
 ) -> Problem:
     """The same for k-space with a trajectory, each sample weighted by the density of its surroundings."""
-    kernels, grid = workbench.kernels, inner(target)
-    frame = unstacked(frame, target, kernels)
-    sampling = sampling_of(frame, target, eps=recipe.number("eps"), workbench=workbench)
-    weights, plan = sampling.weights, sampling.plan
+    shots = shots_of(frame, target, calibration, recipe, workbench)
+    images = shots.images()
+    return weighted_problem(shots, images, maps_of(shots, images, recipe))
 
-    def images_of(window: Real) -> Complex:
-        images = plan.adjoint(np.multiply(frame.kspace, window * sampling.scale, dtype=np.complex64))
-        return whitened(images, calibration, kernels)
 
-    images = images_of(weights)
-    whole = (len(images), *grid)
-    assert frame.trajectory is not None
+def maps_of(shots: Shots, images: Complex, recipe: Recipe) -> Complex:
+    """Maps [set, coil, *planned] of `shots`, whose images [coil, *planned] are these."""
+    whole = (len(images), *shots.grid)
     if recipe["maps"] == "espirit":
-        calibration_region = middle(kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
-        maps = espirit_maps(calibration_region, grid, sets=int(recipe.number("sets")))
+        centre = middle(shots.kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
+        maps = espirit_maps(centre, shots.grid, sets=int(recipe.number("sets")))
     else:
-        bell = np.asarray(_radial_bell(frame.trajectory, grid), like=weights)
-        maps = maps_from(images_of(weights * bell).reshape(whole))[None]
-    maps = contiguous(maps).reshape(-1, *images.shape)
+        bell = np.asarray(_radial_bell(shots.trajectory, shots.grid), like=images)
+        maps = maps_from(shots.images(bell).reshape(whole))[None]
+    return contiguous(maps).reshape(-1, *images.shape)
+
+
+def weighted_problem(shots: Shots, images: Complex, maps: Complex) -> Problem:
+    """The problem of `shots` with these images [coil, *planned], through `maps` [set, coil, *planned]."""
     axes = images.ndim - 1
 
     def pixels(image: Complex) -> Pixels:
-        return _one_image(image, axes).reshape(grid)
+        return _one_image(image, axes).reshape(shots.grid)
 
-    equations = _through(plan.operator(weights), maps, kernels, stacked=axes > len(plan.shape))
+    kernels, sampling = shots.kernels, shots.sampling
+    stacked = axes > len(sampling.plan.shape)
+    equations = _through(sampling.plan.operator(sampling.weights), maps, kernels, stacked=stacked)
     rhs = combine_sets(kernels, images, maps) if len(maps) > 1 else kernels.combine(images, maps[0])
     return Problem(equations, rhs, axes, pixels, 1.0, bounded=False)
 

@@ -71,7 +71,7 @@ def head_koosh(choice: Choice, _: Generator) -> Measurement:
 
 def breast_stars(choice: Choice, _: Generator) -> Measurement:
     """A stack of stars of the breast as the agent arrives: few spokes a frame, the golden angle going on all along."""
-    spokes, partitions = max(5, round(choice.matrix / CROWD)), max(4, round(choice.matrix / 8))
+    spokes, partitions = max(5, round(choice.matrix / CROWD)), max(4, round(choice.matrix / 4))
     tour = stack(spokes, partitions, choice, tr_ms=DCE.tr_ms)
     encoding = _encoding(partitions, choice, (DCE_VIEW_MM, DCE_VIEW_MM), kspace_encode_step_1=spokes)
     where = geometry(oblique((1, 0, 0), (0, 1, 0), about_x_deg=5, about_z_deg=-4), (0, 0, 0))

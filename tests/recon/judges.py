@@ -46,7 +46,7 @@ class Bart:
 
     def __call__(self, command: str, *inputs: NDArray[np.complex64]) -> NDArray[np.complex64]:
         """`command` with `inputs` given after its options; its only output."""
-        names = [self._write(array) for array in inputs]
+        names = [self.write(array) for array in inputs]
         out = self._name()
         arguments = [self._program, *command.split(), *names, out]
         environment = {"OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
@@ -57,7 +57,8 @@ class Bart:
         self._count += 1
         return str(self._folder / f"array{self._count}")
 
-    def _write(self, array: NDArray[np.complex64]) -> str:
+    def write(self, array: NDArray[np.complex64]) -> str:
+        """The name of a file that holds `array`, for options that take one."""
         name = self._name()
         sizes = " ".join(str(n) for n in reversed(array.shape))
         Path(f"{name}.hdr").write_text(f"# Dimensions\n{sizes}\n", encoding="ascii")

@@ -75,7 +75,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
         resolve(name)
     message = str(caught.value)
     assert (
-        "is unknown, expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet, tv, cine, null"
+        "is unknown, expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet, tv, grasp, cine, null"
         in message
     )
     assert len(message) < 600

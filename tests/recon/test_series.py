@@ -8,7 +8,7 @@ import pytest
 from recon.assemble import Assembler, FrameIndex, Grouping
 from recon.errors import RecipeError
 from recon.gather import select
-from recon.recipe import Recipe, default_of
+from recon.recipe import Recipe
 from recon.scan import Counters, Encoding, Flag, Limit, Material, Readouts, ScanHeader, Trajectory
 from recon.series import COUNTED, by_counters, by_time, frames_of, frames_together
 from tests.recon.builders import header, heads, noise
@@ -87,7 +87,7 @@ def test_separate_calibration_lines_go_to_every_frame() -> None:
 
 
 def test_windows_of_time_count_shots_and_the_last_one_takes_what_is_left() -> None:
-    recipe = joint_recipe(over="time", window=3)
+    recipe = Recipe("grasp", {"window": 3})
     plane = encoding((1, 8, 8), kind=Trajectory.GOLDEN_ANGLE)
     run = run_of(kspace_encode_step_1=np.arange(8))
     assert numbers(by_time([run], plane, recipe)) == [[0, 1, 2], [3, 4, 5, 6, 7]]
@@ -105,32 +105,24 @@ def test_windows_of_time_count_shots_and_the_last_one_takes_what_is_left() -> No
     ]
 
 
-def joint_recipe(**parameters: str | int) -> Recipe:
-    """A recipe that has `over` and `window`, as joint methods have."""
-    recipe = object.__new__(Recipe)
-    object.__setattr__(recipe, "method", "cg-sense")
-    object.__setattr__(recipe, "parameters", {"trajectory_unit": "cycles/voxel", **parameters})
-    return recipe
-
-
 def test_frames_of_time_are_numbered_as_repetitions() -> None:
     scan = header(
         (1, 8, 8), trajectory=Trajectory.GOLDEN_ANGLE, limits={"kspace_encode_step_1": (0, 5), "phase": (0, 1)}
     )
     run = run_of(axes=2, kspace_encode_step_1=np.arange(6), phase=np.arange(6) % 2, slice=np.full(6, 4))
     material = Material([run], counters=Counters(slice=4))
-    frames = frames_together(scan, material, joint_recipe(over="time", window=2), calibration=False)
+    frames = frames_together(scan, material, Recipe("grasp", {"window": 2}), calibration=False)
     assert [frame.counters for frame in frames] == [Counters(slice=4, repetition=i) for i in range(3)]
     assert frames[0].encoding.limits["repetition"] == Limit(0, 2, 0)
     np.testing.assert_array_equal(frames[1].kspace[0, :, 0].real, [2, 3])
-    by_phase = frames_together(scan, material, joint_recipe(over="phase", window=0), calibration=False)
+    by_phase = frames_together(scan, material, Recipe("grasp", {"over": "phase"}), calibration=False)
     assert [frame.counters for frame in by_phase] == [Counters(slice=4, phase=i) for i in range(2)]
 
 
 def test_time_without_a_window_is_refused() -> None:
     run = run_of(kspace_encode_step_1=np.arange(8))
     with pytest.raises(RecipeError) as caught:
-        by_time([run], encoding((1, 8, 8)), joint_recipe(over="time", window=0))
+        by_time([run], encoding((1, 8, 8)), Recipe("grasp", {"window": 0}))
     assert str(caught.value) == "window is 0 but over is time, expected the number of shots of a frame: set window"
 
 
@@ -138,4 +130,3 @@ def test_how_many_frames_a_header_promises() -> None:
     limits = {"repetition": (0, 3), "contrast": (0, 1), "kspace_encode_step_1": (0, 29)}
     (space,) = header((1, 30, 30), limits=limits, trajectory=Trajectory.RADIAL).encodings
     assert (frames_of(space), frames_of(space, window=10)) == (8, 24)
-    assert default_of("cg-sense", "window") == 0

@@ -1,0 +1,53 @@
+"""K-space along a trajectory as a method sees it: samples, their sampling, the operators between them and images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kernels.contract import Complex, Kernels, Real
+from recon.methods.combine import whitened
+from recon.methods.grids import Target, inner
+from recon.methods.method import Workbench
+from recon.methods.sampling import Sampling, sampling_of
+from recon.recipe import Recipe
+from recon.scan import Calibration, Frame, Shape3
+from recon.stack import unstacked
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shots:
+    """`kspace` [coil, shot, sample], or [coil, z, shot, sample] of a stack, and how it is made from an image [*grid].
+
+    `trajectory` [shot, sample, axis] is that of the plan; `grid` is the image's part inside the encoded field of view.
+    """
+
+    kspace: Complex
+    trajectory: Real
+    sampling: Sampling
+    calibration: Calibration
+    kernels: Kernels
+    grid: Shape3
+
+    @property
+    def planned(self) -> tuple[int, ...]:
+        """The sizes of a coil's image: of a plane without the axis of one."""
+        return (*self.kspace.shape[1:-2], *self.sampling.plan.shape)
+
+    def images(self, window: Real | None = None) -> Complex:
+        """White images [coil, *planned] of the samples weighted for even density, and by a `window` [shot, sample]."""
+        sampling = self.sampling
+        weights = sampling.weights * sampling.scale
+        shown = weights if window is None else weights * window
+        images = sampling.plan.adjoint(np.multiply(self.kspace, shown, dtype=np.complex64))
+        return whitened(images, self.calibration, self.kernels)
+
+
+def shots_of(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Shots:
+    """The shots of `frame`, a stack taken apart; raises ScanError, LimitError."""
+    planes = unstacked(frame, target, workbench.kernels)
+    density = str(recipe.parameters.get("density", "auto"))
+    sampling = sampling_of(planes, target, eps=recipe.number("eps"), density=density, workbench=workbench)
+    assert planes.trajectory is not None
+    return Shots(planes.kspace, planes.trajectory, sampling, calibration, workbench.kernels, inner(target))
