@@ -23,7 +23,7 @@ from tests.recon.methods.phantoms import CPU, distance
 from tests.recon.methods.test_cg_sense import thinned
 from tests.recon.methods.test_reference import separated
 
-MATRIX = {"head-gre3d": 40, "head-stars": 16}
+MATRIX = {"head-gre3d": 40, "head-stars": 16, "breast-stars": 24}
 # The same operations on the same numbers; only rows that BLAS finds aligned otherwise may round otherwise.
 ALIKE = 1e-5
 TABLES = 18  # masks, indices and windows of one frame: each is a copy that the host does not wait for
@@ -67,6 +67,7 @@ CASES = [
     Case("heart-spiral", "gridding", {"combine": "adaptive"}, 3),
     Case("head-stars", "gridding", {}, 0),
     Case("head-stars", "cg-sense", {"iterations": 2}, 2 * 2 + 2),
+    Case("breast-stars", "grasp", {"window": 4, "iterations": 3}, 3 * 3 + 2 * 2 * 12 + 3),
     Case("heart-cine", "cine", {"phases": 3}, 0),
     Case("brain-se", "null", {}, 0),
 ]
@@ -105,15 +106,17 @@ def test_every_method_has_a_case() -> None:
 def test_the_image_is_the_cpus(case: Case) -> None:
     recipe = Recipe(case.method, case.parameters)
     here, there = (first_frame(case.scan, recipe, kernels, Cache()) for kernels in (CPU, foreign()))
-    assert (
-        len(here)
-        == len(there)
-        == (case.method != "null") * case.parameters.get("phases", 1) + ("gfactor" in case.parameters)
-    )
+    assert len(here) == len(there) == frames_in(case) + ("gfactor" in case.parameters)
     for one, other in zip(here, there, strict=True):
         assert type(other.pixels) is np.ndarray
         assert distance(other.pixels, one.pixels) < ALIKE
         assert other.comments == one.comments
+
+
+def frames_in(case: Case) -> int:
+    """How many frames the method makes of a frame's readouts."""
+    windows = 2 if case.method == "grasp" else 1
+    return (case.method != "null") * case.parameters.get("phases", windows)
 
 
 def foreign() -> Any:
@@ -130,7 +133,7 @@ def test_a_frame_crosses_once_each_way(case: Case) -> None:
     images = first_frame(case.scan, recipe, kernels, store)
     up, down = traffic.up[sent:], traffic.down[back:]
     largest = max(up, default=0)
-    frames = case.parameters.get("phases", 1) * (case.method != "null") + (case.scan.endswith("separate"))
+    frames = frames_in(case) + case.scan.endswith("separate")
     assert up.count(largest) == frames or not up
     assert len(up) - frames <= TABLES
     assert len(down) == len(images) + ("partial_fourier" in case.parameters)  # which samples of a readout there are
