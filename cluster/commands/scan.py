@@ -17,7 +17,7 @@ from cluster.commands.remote import Subparsers, connect, size
 from cluster.gateway.limits import parse_address
 from cluster.scanner import Link, SimulatedScanner, Status
 from recon.errors import ReconError
-from recon.simulate import PROTOCOLS, Snr, save, simulate
+from recon.simulate import PROTOCOLS, REALISTIC, Snr, save, simulate
 
 if find_spec("scipy") is None:  # simulation imports it where it is used; without it, say so before anything begins
     raise ImportError("No module named 'scipy'", name="scipy")
@@ -29,7 +29,7 @@ MOST_SCANNERS = 64
 def add_parser(subparsers: Subparsers) -> None:
     """Declare the subcommand and its arguments."""
     parser = subparsers.add_parser("scan", help="simulated scanners stream to a server")
-    parser.add_argument("protocol", nargs="?", choices=[*PROTOCOLS], metavar="PROTOCOL", help="see --list")
+    parser.add_argument("protocol", nargs="?", choices=[*PROTOCOLS, *REALISTIC], metavar="PROTOCOL", help="see --list")
     parser.add_argument("--list", action="store_true", help="name the protocols and leave")
     parser.add_argument("--scanners", type=_count, default=1, metavar="N", help="how many at once (default: 1)")
     place = parser.add_mutually_exclusive_group()
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 def protocols() -> Table:
     """The protocols as a table."""
     shown = Table("protocol", "measures", "TR", "matrix", "coils", box=None)
-    for protocol in PROTOCOLS.values():
+    for protocol in (*PROTOCOLS.values(), *REALISTIC.values()):
         usual = protocol.usual
         shown.add_row(
             protocol.name, protocol.description, f"{protocol.timing.tr_ms:g} ms", str(usual.matrix), str(usual.coils)

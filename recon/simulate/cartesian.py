@@ -45,12 +45,7 @@ class Order:
 def brain_se(choice: Choice, _: Generator) -> Measurement:
     """Oblique axial T1-weighted spin echo of five slices."""
     n, view = choice.matrix, SE_VIEW_MM
-    encoding = Encoding(
-        Space((1, n, OVERSAMPLING * n), (SE_THICKNESS_MM, view, OVERSAMPLING * view)),
-        Space((1, n, n), (SE_THICKNESS_MM, view, view)),
-        limits(kspace_encode_step_1=n, slice=SE_SLICES, repetition=choice.repetitions),
-        Trajectory.CARTESIAN,
-    )
+    encoding = spin_echo_encoding(choice, slices=SE_SLICES)
     scan = header("brain-se", encoding, coils=choice.coils, timing=SPIN_ECHO)
     axes = oblique((1, 0, 0), (0, 1, 0), about_x_deg=10, about_z_deg=4)
     offsets = SE_SPACING_MM * (np.arange(SE_SLICES) - SE_SLICES // 2)
@@ -60,6 +55,17 @@ def brain_se(choice: Choice, _: Generator) -> Measurement:
     parts = [(section(whole, g), seen_by(field, g, plane)) for g in geometries]
     order = interleaved(lines=n, slices=SE_SLICES, repetitions=choice.repetitions)
     return _measure(scan, parts, geometries, order=order, sample_time_us=10.0, noise_std=SE_NOISE)
+
+
+def spin_echo_encoding(choice: Choice, *, slices: int) -> Encoding:
+    """The encoding of square slices of the head."""
+    n, view = choice.matrix, SE_VIEW_MM
+    return Encoding(
+        Space((1, n, OVERSAMPLING * n), (SE_THICKNESS_MM, view, OVERSAMPLING * view)),
+        Space((1, n, n), (SE_THICKNESS_MM, view, view)),
+        limits(kspace_encode_step_1=n, slice=slices, repetition=choice.repetitions),
+        Trajectory.CARTESIAN,
+    )
 
 
 def head_gre3d(choice: Choice, _: Generator) -> Measurement:
@@ -99,6 +105,15 @@ def _nested(*counts: int) -> list[Counter]:
     return [index.ravel() for index in np.indices(counts)]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Slices:
+    """Slices or volumes: `kspace` [slice, coil, kz, ky, kx], and the mask [z, y, x] and place of each."""
+
+    kspace: NDArray[np.complex64]
+    masks: Sequence[NDArray[np.bool_]]
+    geometries: Sequence[Geometry]
+
+
 def _measure(
     scan: ScanHeader,
     parts: Sequence[tuple[Shapes, Coils]],
@@ -110,18 +125,24 @@ def _measure(
 ) -> Measurement:
     encoding = scan.encodings[0]
     kspace = np.stack([_kspace(shapes, coils, encoding.encoded) for shapes, coils in parts])
-    coils, samples = kspace.shape[1], kspace.shape[-1]
+    slices = Slices(kspace, [mask(shapes, encoding.recon) for shapes, _ in parts], geometries)
+    return measured(scan, slices, order=order, sample_time_us=sample_time_us, noise_std=noise_std)
+
+
+def measured(scan: ScanHeader, slices: Slices, *, order: Order, sample_time_us: float, noise_std: float) -> Measurement:
+    """The measurement of `slices` in an order."""
+    _, coils, _, _, samples = slices.kspace.shape
     head = heads(len(order.line), samples=samples, coils=coils, sample_time_us=sample_time_us)
     head["kspace_encode_step_1"], head["kspace_encode_step_2"] = order.line, order.partition
     head["slice"], head["repetition"] = order.slice, order.repetition
-    place(head, geometries)
+    place(head, slices.geometries)
     flag(head)
     return Measurement(
         header=scan,
         head=head,
-        samples=kspace[order.slice, :, order.partition, order.line],
+        samples=slices.kspace[order.slice, :, order.partition, order.line],
         start_s=order.start_s,
-        ideals=_ideals(encoding, parts, kspace, repetitions=int(order.repetition[-1]) + 1),
+        ideals=_ideals(scan.encodings[0], slices, repetitions=int(order.repetition[-1]) + 1),
         noise_std=noise_std,
     )
 
@@ -134,17 +155,10 @@ def _kspace(shapes: Shapes, coils: Coils, space: Space) -> NDArray[np.complex64]
     return (unit(space, axes) * exact).astype(np.complex64).reshape(-1, *space.matrix)
 
 
-def _ideals(
-    encoding: Encoding,
-    parts: Sequence[tuple[Shapes, Coils]],
-    kspace: NDArray[np.complex64],
-    *,
-    repetitions: int,
-) -> tuple[Ideal, ...]:
-    images = [coil_images(volume, encoding.recon.matrix) for volume in kspace]
-    masks = [mask(shapes, encoding.recon) for shapes, _ in parts]
+def _ideals(encoding: Encoding, slices: Slices, *, repetitions: int) -> tuple[Ideal, ...]:
+    images = [coil_images(volume, encoding.recon.matrix) for volume in slices.kspace]
     return tuple(
-        Ideal(Counters(slice=i, repetition=r), images[i], masks[i])
+        Ideal(Counters(slice=i, repetition=r), image, covered)
         for r in range(repetitions)
-        for i in range(len(parts))
+        for i, (image, covered) in enumerate(zip(images, slices.masks, strict=True))
     )

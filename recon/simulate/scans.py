@@ -30,6 +30,7 @@ from recon.simulate.phantom import Spectrum, Vector
 from recon.simulate.physiology import bellows, ecg, since_beat
 from recon.simulate.truth import Truth, judge
 from recon.simulate.volumes import SPOKES, breast_stars, head_koosh, head_stars
+from recon.simulate.voxels import brain_voxels
 from recon.simulate.weighted import (
     CONTRAST_PHASE,
     DIFFUSION,
@@ -80,6 +81,16 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("head-epi-shots", "the same in four shots", ECHO_PLANAR, Choice(1, 8, 96), head_epi_shots),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
             Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),
+        )
+    }
+)
+
+
+# Of voxels, which the package asldro brings; nothing here needs it otherwise.
+REALISTIC: Mapping[str, Protocol] = MappingProxyType(
+    {
+        "brain-voxels": Protocol(
+            "brain-voxels", "a brain of voxels (needs asldro)", SPIN_ECHO, Choice(1, 8, 192), brain_voxels
         )
     }
 )
@@ -151,9 +162,10 @@ def _noise_for(wanted: Snr, measurement: Measurement, usual: Spectrum) -> float:
 
 def find(name: str) -> Protocol:
     """The protocol called `name`; raises RecipeError."""
-    if name not in PROTOCOLS:
-        raise RecipeError(f"no protocol is called {name!r}, expected one of {', '.join(PROTOCOLS)}: choose one of them")
-    return PROTOCOLS[name]
+    known = {**PROTOCOLS, **REALISTIC}
+    if name not in known:
+        raise RecipeError(f"no protocol is called {name!r}, expected one of {', '.join(known)}: choose one of them")
+    return known[name]
 
 
 def choose(

@@ -15,7 +15,7 @@ from cluster.config import ConfigError
 from cluster.events import State
 from recon.errors import LostError, ReconError
 from recon.mrd.hdf5 import read_scan
-from recon.simulate import PROTOCOLS, simulate
+from recon.simulate import PROTOCOLS, REALISTIC, simulate
 from tests.end_to_end.running import Running, eventually, running
 
 
@@ -28,7 +28,7 @@ def run(*words: str) -> int:
 def test_list_names_every_protocol(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--list") == 0
     shown = capsys.readouterr().out
-    assert all(re.search(rf"^ *{name} ", shown, re.MULTILINE) for name in PROTOCOLS)
+    assert all(re.search(rf"^ *{name} ", shown, re.MULTILINE) for name in (*PROTOCOLS, *REALISTIC))
 
 
 def test_save_writes_the_scan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
