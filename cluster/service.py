@@ -90,7 +90,7 @@ class Service:
         self._draining = self._stopping = False
         self._data = DataFolder(config)
         self._spool, self._ledger, self._results = self._data.spool, self._data.ledger, self._data.results
-        self._feed = Feed(config.subscription_events, run=clocks.noise(4).hex())
+        self._feed = Feed(config.subscription_events, run=f"{int(clocks.wall_s() * 1000):x}")
         self._metrics = Metrics(clocks.steady_s, spool_bytes=self._spool.used_bytes, queue=self._queue)
         self._recorder = self._make_recorder()
         self._storer = self._make_storer()
