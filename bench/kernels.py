@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from bench import calibration, cg_sense, nufft_sides, peak
-from bench.nufft_sides import MissingError, Problem, Side, koosh_ball, radial, spiral, stack_of_stars
+from bench.nufft_sides import Problem, Side, koosh_ball, radial, spiral, stack_of_stars
 from bench.report import Row, row
 from bench.rivals import Rival, matched, open_rivals, remote_solver
 from kernels.contract import Complex
@@ -39,6 +40,7 @@ def problems() -> list[Problem]:
 
 # One coil in 3-D, and not 32 in 2-D: the others take minutes for more.
 RIVALED = ("radial 256² × 8", "spiral 320² × 16", "stack of stars 32 × 128² × 1", "koosh-ball 64³ × 1")
+LIMIT_S = 400  # after which no other step begins: a run ends within nine minutes
 QUICK = "radial 256² × 8"
 
 
@@ -57,12 +59,12 @@ Step = Callable[[], tuple[list[Row], list[str]]]
 
 def steps(plan: Plan, rivals: Mapping[str, Rival]) -> Iterator[tuple[str, Step]]:
     """What is measured, by name, in order: each returns its rows, and what was missing for others."""
-    for problem in problems():
-        if not plan.quick or problem.name == QUICK:
-            yield problem.name, partial(measure_problem, problem, plan, rivals)
     yield "cg-sense", partial(measure_cg_sense, plan, rivals)
     yield "espirit and grappa", lambda: (calibration.measure(rounds=plan.rounds), [])
     yield "peak memory", lambda: (peak.measure(), [])
+    for problem in problems():
+        if not plan.quick or problem.name == QUICK:
+            yield problem.name, partial(measure_problem, problem, plan, rivals)
     if not plan.quick:
         yield "convolution or pair", lambda: (crossover(plan.rounds), [])
 
@@ -71,8 +73,12 @@ def measure(plan: Plan, *, begin: Callable[[str], None] = lambda _: None) -> tup
     """All rows of `bench kernels`, and what could not be measured; `begin` is told the name of each step."""
     rows: list[Row] = []
     missing: list[str] = []
+    start = time.monotonic()
     with open_rivals(plan.pythons, {**nufft_sides.MAKERS, **cg_sense.SOLVERS}, plan.threads) as rivals:
         for name, step in steps(plan, rivals):
+            if time.monotonic() - start > LIMIT_S:
+                missing.append(f"{name}: {LIMIT_S} s were over before it began")
+                continue
             begin(name)
             found, absent = step()
             rows += found
@@ -93,8 +99,8 @@ def measure_problem(problem: Problem, plan: Plan, rivals: Mapping[str, Rival]) -
     for name in nufft_sides.MAKERS if problem.name in RIVALED else ():
         try:
             sides.append(matched(rivals[name], problem, x=x, truth=truth, error=error))
-        except MissingError as reason:
-            missing.append(str(reason))
+        except RuntimeError as reason:  # not installed, or its process failed
+            missing.append(f"{problem.name}: {reason}")
     for side in sides:
         one = nufft_sides.distance(side.forward(x[:1] if side.clock else x), truth[:1] if side.clock else truth)
         rows.append(row(f"{problem.name}: error {side.name}", [one], "1"))
@@ -124,7 +130,7 @@ def measure_cg_sense(plan: Plan, rivals: Mapping[str, Rival]) -> tuple[list[Row]
         try:
             solve, clock = remote_solver(rivals[name], frame)
             rows += cg_sense.solver_rows(frame, mine, name, solve, clock, plan.rounds)
-        except MissingError as reason:
+        except RuntimeError as reason:
             missing.append(f"cg-sense: {reason}")
     if shutil.which("bart") is None:
         return rows, [*missing, "cg-sense as a whole process: bart is not on PATH"]

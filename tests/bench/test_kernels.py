@@ -72,7 +72,7 @@ def test_a_package_that_is_not_there_is_missing_and_the_rest_is_measured(monkeyp
         monkeypatch.setattr(nufft_sides, "MAKERS", {"sigpy": None})
         rows, missing = kernels.measure_problem(SMALL, kernels.Plan(3, 1), rivals)
     if find_spec("sigpy") is None:
-        assert missing == ["sigpy is not installed"]
+        assert missing == ["small: sigpy is not installed"]
     plain = [row for row in rows if row.id.endswith("vs finufft plain")]
     assert [row.id.split()[1] for row in plain] == ["plan", "forward", "adjoint", "normal"]
     assert all(row.unit == "ms" and row.ratio is not None and len(row.samples) == 3 for row in plain)
@@ -150,9 +150,17 @@ class LocalRival(Rival):
 
 def test_a_quick_run_measures_one_trajectory() -> None:
     quick, whole = ([name for name, _ in kernels.steps(kernels.Plan(quick=how), {})] for how in (True, False))
-    assert quick == ["radial 256² × 8", "cg-sense", "espirit and grappa", "peak memory"]
+    assert quick == ["cg-sense", "espirit and grappa", "peak memory", "radial 256² × 8"]
     assert set(quick) < set(whole)
     assert set(kernels.RIVALED) < set(whole)
+
+
+def test_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "LIMIT_S", -1)
+    rows, missing = kernels.measure(kernels.Plan(quick=True))
+    assert rows == []
+    assert "cg-sense: -1 s were over before it began" in missing
+    assert len(missing) == 4
 
 
 def test_slow_comparisons_have_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
