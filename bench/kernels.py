@@ -112,6 +112,8 @@ def compared(problem: Problem, ours: Side, other: Side, rounds: int, *, x: Compl
     """Times of planning, forward, adjoint and normal, ours over theirs."""
     rows = []
     for what, values in {"make": x, "forward": x, "adjoint": y, "normal": x}.items():
+        if what == "make" and other.make is None:
+            continue
         first, second = (nufft_sides.clock(side, what, values) for side in (ours, other))
         mine, theirs = nufft_sides.alternated(first, second, rounds)
         name = "plan" if what == "make" else what

@@ -55,7 +55,7 @@ class Side:
     forward: Apply
     adjoint: Apply
     normal: Apply
-    make: Callable[[], object]
+    make: Callable[[], object] | None  # None where every call plans again
     clock: Callable[[str, Complex], Clock] | None = None
 
 
@@ -63,7 +63,7 @@ def clock(side: Side, what: str, values: Complex) -> Clock:
     """The clock of "make", "forward", "adjoint" or "normal" of `values`."""
     if side.clock is not None:
         return side.clock(what, values)
-    return partial(seconds, side.make if what == "make" else partial(getattr(side, what), values))
+    return partial(seconds, side.make if side.make and what == "make" else partial(getattr(side, what), values))
 
 
 def ours(problem: Problem, threads: int) -> Side:
@@ -146,7 +146,7 @@ def finufft_plain(problem: Problem, threads: int) -> Side:
         x: Complex = type_1(*axes, y, n_modes=problem.shape, isign=1, **options)
         return x
 
-    return Side("finufft plain", forward, adjoint, lambda x: adjoint(forward(x)), lambda: None)
+    return Side("finufft plain", forward, adjoint, lambda x: adjoint(forward(x)), None)
 
 
 def finufft_best(problem: Problem, threads: int, *, x: Complex, truth: Complex, error: float) -> Side:
@@ -225,7 +225,7 @@ def sigpy(problem: Problem, width: float) -> Side:
         x: Complex = package.nufft_adjoint(y, coordinates, (len(y), *problem.shape), **options)
         return x
 
-    return Side(f"sigpy width {width:g}", forward, adjoint, lambda x: adjoint(forward(x)), lambda: None)
+    return Side(f"sigpy width {width:g}", forward, adjoint, lambda x: adjoint(forward(x)), None)
 
 
 def torchkbnufft(problem: Problem, width: float) -> Side:

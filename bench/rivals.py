@@ -79,11 +79,12 @@ def matched(rival: Rival, problem: Problem, *, x: Complex, truth: Complex, error
             break
     else:
         rival.ask("nufft", problem, rival.name, min(found)[1])
-    return remote(rival, rival.ask("name"))
+    return remote(rival)
 
 
-def remote(rival: Rival, name: str) -> Side:
+def remote(rival: Rival) -> Side:
     """The side that the process holds now."""
+    name, plans = rival.ask("name")
 
     def run(what: str, values: Complex) -> Any:
         return rival.ask("run", what, values)
@@ -93,7 +94,7 @@ def remote(rival: Rival, name: str) -> Side:
         return partial(rival.ask, "time", what)
 
     forward, adjoint, normal = (partial(run, what) for what in ("forward", "adjoint", "normal"))
-    return Side(name, forward, adjoint, normal, partial(rival.ask, "time", "make"), clock)
+    return Side(name, forward, adjoint, normal, partial(rival.ask, "time", "make") if plans else None, clock)
 
 
 def remote_solver(rival: Rival, frame: Frame) -> tuple[Solve, Clock]:
@@ -116,11 +117,11 @@ class Desk:
     def on_nufft(self, problem: Problem, name: str, setting: float) -> None:
         """Make a side."""
         self._side = nufft_sides.MAKERS[name](problem, setting)
-        self._works = {"make": self._side.make}
+        self._works = {"make": self._side.make} if self._side.make else {}
 
-    def on_name(self) -> str:
-        """The side's name, which tells its setting."""
-        return self._held.name
+    def on_name(self) -> tuple[str, bool]:
+        """The side's name, which tells its setting, and whether it has a plan."""
+        return self._held.name, self._held.make is not None
 
     def on_run(self, what: str, values: Complex) -> Complex:
         """One transform."""
