@@ -12,6 +12,7 @@ from kernels.contract import Kernels
 from recon import __version__
 from recon.assemble import Assembler, FrameIndex, is_calibration, space_of
 from recon.cache import Cache
+from recon.delays import undelayed
 from recon.dependency import missing
 from recon.device import on_device, on_host
 from recon.epi import straightened
@@ -109,7 +110,8 @@ def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
 def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """The images of one frame, which goes to the device here and whose pixels come back."""
     kernels = workbench.kernels
-    images = _run(*compressed(on_device(frame, kernels), calibration, recipe["coils"]), recipe, workbench)
+    (frame,) = _in_place([on_device(frame, kernels)], recipe, kernels)
+    images = _run(*compressed(frame, calibration, recipe["coils"]), recipe, workbench)
     return [on_host(image, kernels) for image in images]
 
 
@@ -120,6 +122,11 @@ def _parts(header: ScanHeader, material: Material, whole: Frame, recipe: Recipe)
     return parted(header, material, whole, recipe) if breathes(recipe) else [whole]
 
 
+def _in_place(frames: list[Frame], recipe: Recipe, kernels: Kernels) -> list[Frame]:
+    """`frames` with their spokes where they were measured, as far as the recipe wants to know."""
+    return undelayed(frames, kernels) if recipe.parameters.get("delays") == "estimate" else frames
+
+
 def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """The images of frames that are reconstructed together."""
     method = METHODS[recipe.method]
@@ -127,7 +134,8 @@ def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Wo
     frames = frames_together(header, material, recipe, calibration=method.calibration)
     calibration = _calibration(header, material, frames[0], recipe, workbench)
     kernels = workbench.kernels
-    parts, known = compressed_together([on_device(f, kernels) for f in frames], calibration, recipe["coils"])
+    frames = _in_place([on_device(frame, kernels) for frame in frames], recipe, kernels)
+    parts, known = compressed_together(frames, calibration, recipe["coils"])
     return [on_host(image, kernels) for image in method.joint(parts, known, recipe, workbench)]
 
 

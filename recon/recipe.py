@@ -67,6 +67,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "fallback": Parameter(False),
     "coils": Parameter("all", choices=("all", "auto"), minimum=1, maximum=1024),
     "gfactor": Parameter(False),
+    "delays": Parameter("estimate", choices=("estimate", "off")),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
     "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
@@ -76,17 +77,18 @@ PARAMETERS: Mapping[str, Parameter] = {
 _COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
 _BREATH = ("respiration", "acceptance", "bins")
-_PRIOR = ("trajectory_unit", "eps", "iterations", "maps", "sets", "strength", "tolerance")
+_SHOTS = ("trajectory_unit", "delays")
+_PRIOR = (*_SHOTS, "eps", "iterations", "maps", "sets", "strength", "tolerance")
 _SPARSE = (*_PRIOR, "last_step")
 _OWN: Mapping[str, tuple[str, ...]] = {
-    AUTO: (*_COMMON, "combine", "trajectory_unit", "partial_fourier"),
+    AUTO: (*_COMMON, "combine", *_SHOTS, "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
     "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
-    "gridding": (*_COMMON, "combine", "trajectory_unit", "eps", "density", *_WINDOW, *_BREATH),
+    "gridding": (*_COMMON, "combine", *_SHOTS, "eps", "density", *_WINDOW, *_BREATH),
     "sense": (*_COMMON, "lambda", "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (
         *_COMMON,
-        "trajectory_unit",
+        *_SHOTS,
         "eps",
         "iterations",
         "lambda",
@@ -102,7 +104,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     CINE: (
         *_COMMON,
         "combine",
-        "trajectory_unit",
+        *_SHOTS,
         "eps",
         "partial_fourier",
         "phases",

@@ -1,15 +1,10 @@
-"""Stacks: volumes whose shots repeat one planar trajectory in every partition, taken apart by an FFT along kz."""
+"""Stacks: volumes whose shots repeat one planar trajectory in every partition."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Complex, Kernels
-from recon.arrays import contiguous
-from recon.methods.grids import Target, inner, resize
 from recon.scan import Frame
 
 ON_GRID = 1e-3  # of the distance between two partitions: rounding of a float32 kz, no ramp
@@ -47,20 +42,3 @@ def _same_density(frame: Frame, rows: Index) -> bool:
         return True
     shown = frame.density[rows]
     return bool(np.abs(shown - shown[0]).max() <= SAME_DENSITY * shown.max())
-
-
-def unstacked(frame: Frame, target: Target, kernels: Kernels) -> Frame:
-    """`frame` as it is, or as planes: k-space [coil, z, shot, sample] of the image's z and a path of two axes."""
-    rows = partitions_of(frame)
-    if rows is None:
-        return frame
-    assert frame.trajectory is not None
-    lines = np.moveaxis(frame.kspace[:, np.asarray(rows, like=frame.kspace)], 1, -1)  # [coil, shot, sample, kz]
-    coils, shots, samples, nz = lines.shape
-    full = resize(lines.reshape(coils, shots * samples, nz), (coils, shots * samples, target.full[0]))
-    planes: Complex = kernels.ifft(contiguous(full), axes=1, crop=(inner(target)[0],))
-    kspace = contiguous(np.moveaxis(planes, -1, 1)).reshape(coils, -1, shots, samples)
-    density = None if frame.density is None else frame.density[rows[0]]
-    return replace(
-        frame, kspace=kspace, trajectory=np.ascontiguousarray(frame.trajectory[rows[0], :, 1:]), density=density
-    )

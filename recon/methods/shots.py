@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
+from recon.arrays import contiguous
 from recon.methods.combine import whitened
-from recon.methods.grids import Target, inner
+from recon.methods.grids import Target, inner, resize
 from recon.methods.method import Workbench
 from recon.methods.sampling import Sampling, sampling_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
-from recon.stack import unstacked
+from recon.stack import partitions_of
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,3 +52,20 @@ def shots_of(frame: Frame, target: Target, calibration: Calibration, recipe: Rec
     sampling = sampling_of(planes, target, eps=recipe.number("eps"), density=density, workbench=workbench)
     assert planes.trajectory is not None
     return Shots(planes.kspace, planes.trajectory, sampling, calibration, workbench.kernels, inner(target))
+
+
+def unstacked(frame: Frame, target: Target, kernels: Kernels) -> Frame:
+    """`frame` as it is, or as planes: k-space [coil, z, shot, sample] of the image's z and a path of two axes."""
+    rows = partitions_of(frame)
+    if rows is None:
+        return frame
+    assert frame.trajectory is not None
+    lines = np.moveaxis(frame.kspace[:, np.asarray(rows, like=frame.kspace)], 1, -1)  # [coil, shot, sample, kz]
+    coils, shots, samples, nz = lines.shape
+    full = resize(lines.reshape(coils, shots * samples, nz), (coils, shots * samples, target.full[0]))
+    planes: Complex = kernels.ifft(contiguous(full), axes=1, crop=(inner(target)[0],))
+    kspace = contiguous(np.moveaxis(planes, -1, 1)).reshape(coils, -1, shots, samples)
+    density = None if frame.density is None else frame.density[rows[0]]
+    return replace(
+        frame, kspace=kspace, trajectory=np.ascontiguousarray(frame.trajectory[rows[0], :, 1:]), density=density
+    )

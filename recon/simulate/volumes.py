@@ -17,7 +17,7 @@ from recon.simulate.heads import flag, heads, place
 from recon.simulate.measurement import Choice, Measurement, geometry, head_array, header, limits, oblique
 from recon.simulate.objects import HEAD, Region
 from recon.simulate.phantom import Shapes, Spectrum, Vector
-from recon.simulate.series import Signal, View, alike, courses, exact_kspace, volume
+from recon.simulate.series import Signal, View, alike, courses, exact_kspace, plane, volume
 from recon.simulate.tissue import TISSUES, Timing, gradient_echo
 from recon.simulate.trajectories import Points, ball_areas, ball_spokes, golden_spokes, spoke_areas
 from recon.simulate.truth import Ideal, coil_images, mask, unit
@@ -25,7 +25,9 @@ from recon.simulate.truth import Ideal, coil_images, mask, unit
 SPOKES = Timing(tr_ms=6.0, te_ms=2.4, flip_deg=12.0)
 VIEW_MM = 220.0
 SAMPLE_TIME_US = 5.0
-STARS_NOISE, KOOSH_NOISE, BREAST_NOISE = 0.0015, 0.0006, 0.0012
+STARS_NOISE, KOOSH_NOISE, BREAST_NOISE, RADIAL_NOISE = 0.0015, 0.0006, 0.0012, 0.002
+THICKNESS_MM = 5.0
+LATE_US = (3.5, -2.0, 0.75)  # usual sizes: doi:10.1002/mrm.27506
 SOFT = 0.7  # of a voxel: little of edges so soft lies in the corners of k-space, which spokes do not reach
 MOMENTS = 8  # the truth of a frame is the mean over so many moments of it
 INJECTION_S = 2.0
@@ -47,6 +49,7 @@ class Tour:
     step_1: Counter
     step_2: Counter
     start_s: Vector
+    late_us: tuple[float, float, float] = (0.0, 0.0, 0.0)  # gradients along x, along y, and of each by the other
 
 
 def head_stars(choice: Choice, _: Generator) -> Measurement:
@@ -55,6 +58,17 @@ def head_stars(choice: Choice, _: Generator) -> Measurement:
     tour = stack(spokes, partitions, choice, tr_ms=SPOKES.tr_ms)
     encoding = _encoding(partitions, choice, (VIEW_MM, VIEW_MM), kspace_encode_step_1=spokes)
     return _measure(header("head-stars", encoding, coils=choice.coils, timing=SPOKES), tour, _head_view(choice))
+
+
+def head_radial(choice: Choice, _: Generator) -> Measurement:
+    """Golden-angle spokes in a slice of the head by a scanner whose gradients are late; its header does not say so."""
+    spokes = round(np.pi / 2 * choice.matrix)
+    tour = replace(stack(spokes, 1, choice, tr_ms=SPOKES.tr_ms), late_us=LATE_US)
+    encoding = _encoding(1, choice, (THICKNESS_MM, VIEW_MM), kspace_encode_step_1=spokes)
+    where = geometry(oblique((1, 0, 0), (0, 1, 0), about_x_deg=4, about_z_deg=3), (0, 0, 8))
+    view = plane(HEAD, where, field=head_array(choice.coils), view_mm=VIEW_MM)
+    scan = header("head-radial", encoding, coils=choice.coils, timing=SPOKES)
+    return _measure(scan, tour, _still(view, choice), noise_std=RADIAL_NOISE)
 
 
 def head_koosh(choice: Choice, _: Generator) -> Measurement:
@@ -87,10 +101,10 @@ def breast_stars(choice: Choice, _: Generator) -> Measurement:
 
 def stack(spokes: int, partitions: int, choice: Choice, *, tr_ms: float) -> Tour:
     """`spokes` a frame, each measured in all partitions before the next one, a golden angle further."""
-    plane = golden_spokes(spokes * choice.repetitions, 2 * choice.matrix)
+    flat_spokes = golden_spokes(spokes * choice.repetitions, 2 * choice.matrix)
     frame, spoke, partition = (i.ravel() for i in np.indices((choice.repetitions, spokes, partitions)))
     kz = ((partition - partitions // 2) / partitions).astype(np.float32)
-    flat = plane[frame * spokes + spoke]
+    flat = flat_spokes[frame * spokes + spoke]
     points = np.concatenate([flat, np.broadcast_to(kz[:, None, None], (*flat.shape[:2], 1))], axis=-1)
     areas = np.repeat(spoke_areas(spokes, 2 * choice.matrix) / partitions, partitions, axis=0)
     return Tour(points, areas, frame, spoke, partition, np.arange(len(frame)) * tr_ms / 1000)
@@ -111,6 +125,10 @@ class Play:
 def _head_view(choice: Choice) -> Play:
     where = geometry(oblique((0, 1, 0), (0, 0, -1), about_x_deg=0, about_z_deg=4), (0, 0, 0))
     view = volume(HEAD, where, field=head_array(choice.coils), view_mm=np.full(3, VIEW_MM))
+    return _still(view, choice)
+
+
+def _still(view: View, choice: Choice) -> Play:
     view = replace(view, shapes=replace(view.shapes, blur_mm=SOFT * VIEW_MM / choice.matrix))
 
     def signal(region: Region) -> complex:
@@ -133,7 +151,8 @@ def _encoding(partitions: int, choice: Choice, view_mm: tuple[float, float], **c
 
 def _measure(scan: ScanHeader, tour: Tour, play: Play, *, noise_std: float = STARS_NOISE) -> Measurement:
     count, samples = tour.points.shape[:2]
-    head = heads(count, samples=samples, coils=scan.coils or 1, sample_time_us=SAMPLE_TIME_US, axes=3)
+    axes = play.view.shapes.axes
+    head = heads(count, samples=samples, coils=scan.coils or 1, sample_time_us=SAMPLE_TIME_US, axes=axes)
     head["kspace_encode_step_1"], head["kspace_encode_step_2"] = tour.step_1, tour.step_2
     head["repetition"] = tour.frame
     place(head, [play.view.geometry])
@@ -145,22 +164,31 @@ def _measure(scan: ScanHeader, tour: Tour, play: Play, *, noise_std: float = STA
         start_s=tour.start_s,
         ideals=_ideals(scan.encodings[0], tour, play),
         noise_std=noise_std,
-        trajectory=tour.points,
+        trajectory=tour.points[..., :axes],
     )
 
 
 def _samples(space: Space, tour: Tour, play: Play) -> NDArray[np.complex64]:
     """[readout, coil, sample]: shapes that brighten alike are transformed once, and scaled readout by readout."""
-    k = tour.points.astype(np.float64) / np.array(space.spacing_mm[::-1])
     course, shapes = courses(play.view, play.signals), play.view.shapes
+    k = (_visited(tour) / np.array(space.spacing_mm[::-1]))[..., : shapes.axes]
     out = np.zeros((len(k), len(play.view.coils.coefficients), k.shape[1]), np.complex64)
     for rows, factors in alike(course):
         brightest = int(factors.argmax())
         part = Shapes(shapes.center[rows], shapes.semiaxes[rows], course[brightest, rows], shapes.blur_mm)
-        exact = unit(space, 3) * coil_spectrum(part, play.view.coils, k)
+        exact = unit(space, shapes.axes) * coil_spectrum(part, play.view.coils, k)
         size = _at(tour.start_s, play.moment_s.ravel(), course[:, rows[0]] / course[brightest, rows[0]])
         out += exact.transpose(1, 0, 2) * size[:, None, None]
     return out
+
+
+def _visited(tour: Tour) -> Vector:
+    """Where the spokes really go: a gradient that is late makes them late along its axis."""
+    x, y, xy = tour.late_us
+    points = tour.points.astype(np.float64)
+    speed = (points[:, -1, :2] - points[:, 0, :2]) / (points.shape[1] - 1) / SAMPLE_TIME_US
+    points[..., :2] -= (speed @ np.array([[x, xy], [xy, y]]))[:, None]
+    return points
 
 
 def _at(time_s: Vector, moment_s: Vector, values: Spectrum) -> Spectrum:

@@ -17,11 +17,12 @@ from recon.methods.grids import target_of
 from recon.methods.hybrid import middle
 from recon.methods.problem import CENTRE_LINES, espirit_maps
 from recon.methods.sampling import sampling_of
+from recon.methods.shots import unstacked
 from recon.pipeline import frames_of, reconstruct
 from recon.recipe import Recipe, Value
 from recon.scan import Frame, Trajectory
 from recon.simulate import SimulatedScan, nrmse, simulate
-from recon.stack import partitions_of, unstacked
+from recon.stack import partitions_of
 from tests import tolerances
 from tests.recon.judges import Bart
 from tests.recon.methods.phantoms import (
