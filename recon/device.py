@@ -24,9 +24,10 @@ def open_device(device: str, *, threads: int = 1) -> Kernels:
 
 
 def on_device(frame: Frame, kernels: Kernels) -> Frame:
-    """`frame` with its k-space, and its reference's, on the device; all else is for planning and stays on the host."""
+    """`frame` with its k-space, and that of its calibration, on the device; all else is for planning and stays."""
     reference = None if frame.reference is None else on_device(frame.reference, kernels)
-    return replace(frame, kspace=kernels.to_device(frame.kspace), reference=reference)
+    echoes = tuple(on_device(echo, kernels) for echo in frame.echoes)
+    return replace(frame, kspace=kernels.to_device(frame.kspace), reference=reference, echoes=echoes)
 
 
 def on_host(image: Image, kernels: Kernels) -> Image:

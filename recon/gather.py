@@ -72,6 +72,8 @@ def gather(
         return _with_slices(header, encoding, readouts)
     if calibration and is_cartesian(encoding) and encoding.calibration_mode in SEPARATE:
         return _with_reference(encoding, readouts)
+    if calibration and encoding.calibration_mode in SEPARATE:
+        return _with_echoes(header, encoding, readouts, unit=trajectory_unit)
     if not calibration:
         readouts = _imaging(readouts)
     heads = _Heads.of(readouts)
@@ -152,6 +154,21 @@ def _check_place(found: Geometry, expected: Geometry, number: int) -> None:
             f"the calibration of slice {number} lies at {at} mm, its group's position and the header's spacing (dZ) put"
             f" the slice at {wanted} mm: correct one of them"
         )
+
+
+def _with_echoes(header: ScanHeader, encoding: Encoding, readouts: Sequence[Readouts], *, unit: str) -> Frame:
+    """The frame of the imaging shots, with those that only calibrate as its echoes, by contrast."""
+    imaging = _imaging(readouts)
+    frame = _shots(encoding, _Heads.of(imaging), imaging, unit=unit)
+    apart = _chosen(readouts, [is_calibration(run.head["flags"]) for run in readouts])
+    contrasts = sorted({int(contrast) for run in apart for contrast in np.unique(run.head["contrast"])})
+    echoes = []
+    for contrast in contrasts:
+        part = _chosen(apart, [run.head["contrast"] == contrast for run in apart])
+        echo = _shots(encoding, _Heads.of(part), part, unit=unit)
+        te_ms = header.te_ms[contrast] if contrast < len(header.te_ms) else 0.0
+        echoes.append(replace(echo, te_ms=te_ms))
+    return replace(frame, echoes=tuple(echoes))
 
 
 def _outside(lines: Lines, counters: Index) -> bool:

@@ -23,7 +23,8 @@ from recon.methods import METHODS, Workbench, choose, grouping_of, plainer, sett
 from recon.methods.breathing import parted
 from recon.methods.cine import gated
 from recon.methods.null import NULL
-from recon.prepare import compressed, compressed_together, whitening
+from recon.methods.off_resonance import with_field
+from recon.prepare import compressed_together, whitening
 from recon.recipe import CINE, Recipe, breathes
 from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
 from recon.series import frames_together
@@ -109,10 +110,19 @@ def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
 
 def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """The images of one frame, which goes to the device here and whose pixels come back."""
-    kernels = workbench.kernels
-    (frame,) = _in_place([on_device(frame, kernels)], recipe, kernels)
-    images = _run(*compressed(frame, calibration, recipe["coils"]), recipe, workbench)
-    return [on_host(image, kernels) for image in images]
+    (part,), known = _prepared([frame], calibration, recipe, workbench)
+    return [on_host(image, workbench.kernels) for image in _run(part, known, recipe, workbench)]
+
+
+def _prepared(
+    frames: list[Frame], calibration: Calibration, recipe: Recipe, workbench: Workbench
+) -> tuple[list[Frame], Calibration]:
+    """Frames of one slice on the device, their spokes where they were measured, with fewer coils and a field map."""
+    there = [on_device(frame, workbench.kernels) for frame in frames]
+    if recipe.parameters.get("delays") == "estimate":
+        there = undelayed(there, workbench.kernels)
+    parts, known = compressed_together(there, calibration, recipe["coils"])
+    return with_field(parts, known, recipe, workbench), known
 
 
 def _parts(header: ScanHeader, material: Material, whole: Frame, recipe: Recipe) -> Iterable[Frame]:
@@ -122,21 +132,14 @@ def _parts(header: ScanHeader, material: Material, whole: Frame, recipe: Recipe)
     return parted(header, material, whole, recipe) if breathes(recipe) else [whole]
 
 
-def _in_place(frames: list[Frame], recipe: Recipe, kernels: Kernels) -> list[Frame]:
-    """`frames` with their spokes where they were measured, as far as the recipe wants to know."""
-    return undelayed(frames, kernels) if recipe.parameters.get("delays") == "estimate" else frames
-
-
 def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """The images of frames that are reconstructed together."""
     method = METHODS[recipe.method]
     assert method.joint is not None
     frames = frames_together(header, material, recipe, calibration=method.calibration)
     calibration = _calibration(header, material, frames[0], recipe, workbench)
-    kernels = workbench.kernels
-    frames = _in_place([on_device(frame, kernels) for frame in frames], recipe, kernels)
-    parts, known = compressed_together(frames, calibration, recipe["coils"])
-    return [on_host(image, kernels) for image in method.joint(parts, known, recipe, workbench)]
+    parts, known = _prepared(frames, calibration, recipe, workbench)
+    return [on_host(image, workbench.kernels) for image in method.joint(parts, known, recipe, workbench)]
 
 
 def _calibration(

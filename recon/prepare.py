@@ -152,7 +152,8 @@ def _centre(frame: Frame) -> Complex:
 
 
 def _mixed(frame: Frame, mixing: Complex) -> Frame:
-    """`frame` and its reference in the virtual coils of `mixing` [virtual, coil]."""
+    """`frame` and its calibration in the virtual coils of `mixing` [virtual, coil]."""
     reference = None if frame.reference is None else _mixed(frame.reference, mixing)
     kspace = np.tensordot(mixing, frame.kspace, axes=1).astype(np.complex64, copy=False)
-    return replace(frame, kspace=kspace, reference=reference)
+    echoes = tuple(_mixed(echo, mixing) for echo in frame.echoes)
+    return replace(frame, kspace=kspace, reference=reference, echoes=echoes)

@@ -67,6 +67,7 @@ PARAMETERS: Mapping[str, Parameter] = {
     "fallback": Parameter(False),
     "coils": Parameter("all", choices=("all", "auto"), minimum=1, maximum=1024),
     "gfactor": Parameter(False),
+    "off_resonance": Parameter("correct", choices=("correct", "off")),
     "delays": Parameter("estimate", choices=("estimate", "off")),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
@@ -77,7 +78,7 @@ PARAMETERS: Mapping[str, Parameter] = {
 _COMMON = ("output", "oversampling", "whiten", "coils")
 _WINDOW = ("window", "stride")
 _BREATH = ("respiration", "acceptance", "bins")
-_SHOTS = ("trajectory_unit", "delays")
+_SHOTS = ("trajectory_unit", "delays", "off_resonance")
 _PRIOR = (*_SHOTS, "eps", "iterations", "maps", "sets", "strength", "tolerance")
 _SPARSE = (*_PRIOR, "last_step")
 _OWN: Mapping[str, tuple[str, ...]] = {

@@ -332,13 +332,22 @@ class Geometry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class FieldMap:
+    """Off-resonance `hz` [*grid] of the image's grid ([z,] y, x), and the range of it where there is signal."""
+
+    hz: NDArray[np.float64]
+    bounds_hz: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """All k-space of one image or volume.
 
     Cartesian: `kspace` [coil, kz, ky, kx] complex64 and `sampled` [kz, ky] bool (measured lines; others are zero).
     Otherwise: `kspace` [coil, shot, sample], `trajectory` [shot, sample, axis] float32 in radians per encoded voxel
     with axes ([z,] y, x), and `density` [shot, sample] float32 where the wire carried it.
-    `reference` holds the calibration lines of a separate scan, on the same grid.
+    `reference` holds the calibration lines of a separate scan, on the same grid; of shots these are `echoes`, a frame
+    for each contrast, from which the `field` is found that the image is corrected by.
     """
 
     kspace: NDArray[np.complex64]
@@ -356,6 +365,9 @@ class Frame:
     user_float: tuple[float, ...] = (0.0,) * 8
     warnings: tuple[str, ...] = ()
     reference: Frame | None = None
+    echoes: tuple[Frame, ...] = ()
+    te_ms: float = 0.0  # echo time, of calibration echoes
+    field: FieldMap | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -70,15 +70,19 @@ def by_counters(readouts: Sequence[Readouts], encoding: Encoding, names: Sequenc
 def by_time(readouts: Sequence[Readouts], encoding: Encoding, recipe: Recipe) -> list[list[Readouts]]:
     """The readouts of each `window` shots after one another; what is left at the end goes to the last frame.
 
-    A shot that a stack measures in each of its partitions counts once. Raises RecipeError for a window of none.
+    Shots of a separate calibration scan go to every frame. A shot that a stack measures in each of its partitions
+    counts once. Raises RecipeError for a window of none.
     """
     window = int(recipe.number("window"))
     if not window:
         raise RecipeError("window is 0 but over is time, expected the number of shots of a frame: set window")
-    shot = _shots(readouts, encoding)
+    apart = is_calibration(np.concatenate([run.head["flags"] for run in readouts]))
+    shared = apart & (encoding.calibration_mode in SEPARATE)
+    shot = _shots(choose_rows(readouts, ~apart), encoding)
     count = max(1, (int(shot.max()) + 1) // window)
-    frame = np.minimum(shot // window, count - 1)
-    return [choose_rows(readouts, frame == number) for number in range(count)]
+    frame = np.full(len(apart), -1)
+    frame[~apart] = np.minimum(shot // window, count - 1)
+    return [choose_rows(readouts, shared | (frame == number)) for number in range(count)]
 
 
 def _shots(readouts: Sequence[Readouts], encoding: Encoding) -> Index:

@@ -125,4 +125,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return ITERATIONS / cg_sense.USUAL_ITERATIONS * cg_sense.cost(encoding, coils)
 
 
-GRASP = Method("grasp", alone(joint), bytes_needed, cost, joint=joint, of_scan=needs)
+GRASP = Method("grasp", alone(joint), bytes_needed, cost, calibration=True, joint=joint, of_scan=needs)

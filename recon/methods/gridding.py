@@ -5,6 +5,7 @@ from __future__ import annotations
 from recon.errors import RecipeError
 from recon.methods.combine import combined
 from recon.methods.grids import fft_seconds, inner, points, resize, target_of, voxels
+from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.shots import shots_of
@@ -29,8 +30,12 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
-    """K-space, its weighted copy, the coils' images, and the doubled grid of density compensation."""
-    return 8 * (2 * coils * points(encoding) + 2 * coils * voxels(encoding) + 32 * voxels(encoding)) + (64 << 20)
+    """K-space, its weighted copy, the coils' images, the doubled grid of density compensation, calibration echoes."""
+    return (
+        reference_bytes(encoding, coils)
+        + 8 * (2 * coils * points(encoding) + 2 * coils * voxels(encoding) + 32 * voxels(encoding))
+        + (64 << 20)
+    )
 
 
 def cost(encoding: Encoding, coils: int) -> float:
@@ -38,4 +43,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 5e-3 + coils * (SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding)))
 
 
-GRIDDING = Method("gridding", run, bytes_needed, cost)
+GRIDDING = Method("gridding", run, bytes_needed, cost, calibration=True)

@@ -17,7 +17,7 @@ from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, inner, interpolation, resize
 from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.method import Workbench
-from recon.methods.shots import Shots, shots_of
+from recon.methods.shots import SegmentedNormal, Shots, shots_of
 from recon.operators import cartesian_sense, combine_sets, expand_sets, soft_sense
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
@@ -209,7 +209,7 @@ def maps_of(shots: Shots, images: Complex, recipe: Recipe) -> Complex:
         centre = middle(shots.kernels.fft(images.reshape(whole), axes=3), CENTRE_LINES)
         maps = espirit_maps(centre, shots.grid, sets=int(recipe.number("sets")))
     else:
-        bell = np.asarray(_radial_bell(shots.trajectory, shots.grid), like=images)
+        bell = np.asarray(radial_bell(shots.trajectory, shots.grid), like=images)
         maps = maps_from(shots.images(bell).reshape(whole))[None]
     return contiguous(maps).reshape(-1, *images.shape)
 
@@ -222,8 +222,11 @@ def weighted_problem(shots: Shots, images: Complex, maps: Complex) -> Problem:
         return _one_image(image, axes).reshape(shots.grid)
 
     kernels, sampling = shots.kernels, shots.sampling
-    stacked = axes > len(sampling.plan.shape)
-    equations = _through(sampling.plan.operator(sampling.weights), maps, kernels, stacked=stacked)
+    if shots.segments is None:
+        stacked = axes > len(sampling.plan.shape)
+        equations = _through(sampling.plan.operator(sampling.weights), maps, kernels, stacked=stacked)
+    else:
+        equations = _through(SegmentedNormal(shots), maps, kernels, stacked=False)
     rhs = combine_sets(kernels, images, maps) if len(maps) > 1 else kernels.combine(images, maps[0])
     return Problem(equations, rhs, axes, pixels, 1.0, bounded=False)
 
@@ -250,7 +253,7 @@ def _through(operator: Normal, maps: Complex, kernels: Kernels, *, stacked: bool
     return Equations(one_set, (maps[0],), ("non-Cartesian", operator))
 
 
-def _radial_bell(trajectory: Real, grid: tuple[int, ...]) -> Real:
+def radial_bell(trajectory: Real, grid: tuple[int, ...]) -> Real:
     """A raised cosine [shot, sample] over the centre of k-space, CENTRE_LINES wide on the image's grid."""
     radius = np.linalg.norm(trajectory, axis=-1) * (max(grid) / (np.pi * CENTRE_LINES))
     bell: Real = (np.cos(np.pi / 2 * np.minimum(radius, 1)) ** 2).astype(np.float32)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
 from recon.arrays import contiguous
+from recon.field import Segments, segments_of
 from recon.methods.combine import whitened
 from recon.methods.grids import Target, inner, resize
 from recon.methods.method import Workbench
@@ -30,6 +32,7 @@ class Shots:
     calibration: Calibration
     kernels: Kernels
     grid: Shape3
+    segments: Segments | None = None
 
     @property
     def planned(self) -> tuple[int, ...]:
@@ -41,8 +44,42 @@ class Shots:
         sampling = self.sampling
         weights = sampling.weights * sampling.scale
         shown = weights if window is None else weights * window
-        images = sampling.plan.adjoint(np.multiply(self.kspace, shown, dtype=np.complex64))
+        images = self.adjoint(np.multiply(self.kspace, shown, dtype=np.complex64))
         return whitened(images, self.calibration, self.kernels)
+
+    def adjoint(self, kspace: Complex) -> Complex:
+        """Coil images [coil, *planned] of samples: the plan's adjoint, the phase of each time segment turned back."""
+        plan, segments = self.sampling.plan, self.segments
+        if segments is None:
+            return plan.adjoint(kspace)
+        total = 0
+        for weight, phase in zip(segments.weights, segments.phases, strict=True):
+            total = total + phase.conj() * plan.adjoint(kspace * weight.conj())
+        return total  # type: ignore[return-value]
+
+    def forward(self, images: Complex) -> Complex:
+        """Samples of coil images [coil, *planned]."""
+        plan, segments = self.sampling.plan, self.segments
+        if segments is None:
+            return plan.forward(images)
+        total = 0
+        for weight, phase in zip(segments.weights, segments.phases, strict=True):
+            total = total + weight * plan.forward(images * phase)
+        return total  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SegmentedNormal:
+    """adjoint(weights · forward(x)) of shots with time segments, as a plan's `operator` is called."""
+
+    shots: Shots
+
+    def __call__(self, x: Complex, *, maps: Complex | None = None) -> Complex:
+        """x [*batch, *planned], or [*planned] with maps [coil, *planned]."""
+        shots, kernels = self.shots, self.shots.kernels
+        images = x if maps is None else kernels.expand(x, maps)
+        back = shots.adjoint(shots.forward(images) * shots.sampling.weights)
+        return back if maps is None else kernels.combine(back, maps)
 
 
 def shots_of(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Shots:
@@ -51,7 +88,18 @@ def shots_of(frame: Frame, target: Target, calibration: Calibration, recipe: Rec
     density = str(recipe.parameters.get("density", "auto"))
     sampling = sampling_of(planes, target, eps=recipe.number("eps"), density=density, workbench=workbench)
     assert planes.trajectory is not None
-    return Shots(planes.kspace, planes.trajectory, sampling, calibration, workbench.kernels, inner(target))
+    shots = Shots(planes.kspace, planes.trajectory, sampling, calibration, workbench.kernels, inner(target))
+    if frame.field is None:
+        return shots
+    made = segments_of(frame.field.hz, frame.field.bounds_hz, times_of(frame), like=planes.kspace)
+    return replace(shots, segments=made)
+
+
+def times_of(frame: Frame) -> NDArray[np.float64]:
+    """When each sample of a shot is measured [sample], in s after the centre of k-space."""
+    assert frame.trajectory is not None
+    centre = int(np.linalg.norm(frame.trajectory, axis=-1).mean(axis=0).argmin())
+    return np.asarray((np.arange(frame.trajectory.shape[1]) - centre) * (frame.sample_time_us * 1e-6), np.float64)
 
 
 def unstacked(frame: Frame, target: Target, kernels: Kernels) -> Frame:

@@ -29,7 +29,8 @@ from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
 from recon.simulate.physiology import bellows, ecg, since_beat
 from recon.simulate.truth import Truth, judge
-from recon.simulate.volumes import SPOKES, breast_stars, head_koosh, head_radial, head_stars
+from recon.simulate.volumes import SPIRAL as HEAD_SPIRAL
+from recon.simulate.volumes import SPOKES, breast_stars, head_koosh, head_radial, head_spiral, head_stars
 from recon.simulate.voxels import brain_voxels
 from recon.simulate.weighted import (
     CONTRAST_PHASE,
@@ -72,6 +73,13 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("brain-dsc", "first pass of an agent through the brain", DSC, Choice(24, 8, 64), brain_dsc),
             Protocol(
                 "head-radial", "golden-angle radial of the head, gradients late", SPOKES, Choice(1, 8, 128), head_radial
+            ),
+            Protocol(
+                "head-spiral",
+                "spirals of the head off resonance, echoes for a field map",
+                HEAD_SPIRAL,
+                Choice(1, 8, 96),
+                head_spiral,
             ),
             Protocol("head-stars", "stack of stars of the head", SPOKES, Choice(1, 8, 64), head_stars),
             Protocol("head-koosh", "koosh ball of spokes of the head", SPOKES, Choice(1, 8, 32), head_koosh),

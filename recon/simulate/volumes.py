@@ -1,4 +1,4 @@
-"""Volumes measured by spokes: stacks of stars of a head and of an enhancing breast, a koosh ball of a head."""
+"""Spokes and spirals of a head and an enhancing breast: slices, stacks of stars, a koosh ball."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from recon.scan import Counters, Encoding, ScanHeader, Space, Trajectory
+from recon.scan import Counters, Encoding, Flag, ScanHeader, Space, Trajectory
 from recon.simulate.anatomies import BREAST
 from recon.simulate.coils import coil_spectrum
 from recon.simulate.dynamic import DCE, DCE_VIEW_MM, breast_curves, enhancing
+from recon.simulate.evolution import Evolving, evolved_spectrum
 from recon.simulate.heads import flag, heads, place
 from recon.simulate.measurement import Choice, Measurement, geometry, head_array, header, limits, oblique
 from recon.simulate.objects import HEAD, Region
 from recon.simulate.phantom import Shapes, Spectrum, Vector
 from recon.simulate.series import Signal, View, alike, courses, exact_kspace, plane, volume
 from recon.simulate.tissue import TISSUES, Timing, gradient_echo
-from recon.simulate.trajectories import Points, ball_areas, ball_spokes, golden_spokes, spoke_areas
+from recon.simulate.trajectories import (
+    Gradients,
+    Points,
+    ball_areas,
+    ball_spokes,
+    golden_spokes,
+    spiral,
+    spiral_areas,
+    spoke_areas,
+)
 from recon.simulate.truth import Ideal, coil_images, mask, unit
 
 SPOKES = Timing(tr_ms=6.0, te_ms=2.4, flip_deg=12.0)
@@ -27,6 +37,11 @@ VIEW_MM = 220.0
 SAMPLE_TIME_US = 5.0
 STARS_NOISE, KOOSH_NOISE, BREAST_NOISE, RADIAL_NOISE = 0.0015, 0.0006, 0.0012, 0.002
 THICKNESS_MM = 5.0
+SPIRAL = Timing(tr_ms=40.0, te_ms=2.0, flip_deg=20.0)
+SPIRAL_SAMPLE_TIME_US, SPIRAL_NOISE, TURNS = 4.0, 0.002, 16
+GRADIENTS = Gradients(amplitude_mt_m=24.0, slew_t_m_s=120.0)
+FIELD_HZ = 150.0  # at the edge of the field of view; 100 Hz at the scalp
+LATER_MS = 2.0  # between the echoes that a field map is made of: ±250 Hz are told apart
 LATE_US = (3.5, -2.0, 0.75)  # usual sizes: doi:10.1002/mrm.27506
 SOFT = 0.7  # of a voxel: little of edges so soft lies in the corners of k-space, which spokes do not reach
 MOMENTS = 8  # the truth of a frame is the mean over so many moments of it
@@ -69,6 +84,72 @@ def head_radial(choice: Choice, _: Generator) -> Measurement:
     view = plane(HEAD, where, field=head_array(choice.coils), view_mm=VIEW_MM)
     scan = header("head-radial", encoding, coils=choice.coils, timing=SPOKES)
     return _measure(scan, tour, _still(view, choice), noise_std=RADIAL_NOISE)
+
+
+def head_spiral(choice: Choice, _: Generator) -> Measurement:
+    """Spirals in a slice of the head where the field runs from side to side; two echoes for a field map come first."""
+    n = choice.matrix
+    points = spiral(
+        interleaves=max(1, round(n / TURNS)),
+        matrix=n,
+        field_of_view_mm=VIEW_MM,
+        sample_time_us=SPIRAL_SAMPLE_TIME_US,
+        gradients=GRADIENTS,
+    )
+    scan = replace(
+        header("head-spiral", _spiral_encoding(choice, len(points)), coils=choice.coils, timing=SPIRAL),
+        te_ms=(SPIRAL.te_ms, SPIRAL.te_ms + LATER_MS),
+    )
+    where = geometry(oblique((1, 0, 0), (0, 1, 0), about_x_deg=4, about_z_deg=3), (0, 0, 8))
+    play = _still(plane(HEAD, where, field=head_array(choice.coils), view_mm=VIEW_MM), choice)
+    return spirals(scan, play, points)
+
+
+def spirals(scan: ScanHeader, play: Play, points: Points) -> Measurement:
+    """Calibration echoes and repetitions along `points` [shot, sample, 2], the field growing along x."""
+    encoding = scan.encodings[0]
+    frames = encoding.limits["repetition"].maximum + 1
+    turn, shot = (i.ravel() for i in np.indices((2 + frames, len(points))))
+    head = heads(
+        len(turn), samples=points.shape[1], coils=scan.coils or 1, sample_time_us=SPIRAL_SAMPLE_TIME_US, axes=2
+    )
+    head["kspace_encode_step_1"], head["center_sample"] = shot, 0
+    head["contrast"], head["repetition"] = np.where(turn < 2, turn, 0), np.maximum(turn - 2, 0)
+    place(head, [play.view.geometry])
+    head["flags"][turn < 2] = Flag.IS_PARALLEL_CALIBRATION.mask
+    flag(head[2 * len(points) :])
+    late_s = np.where(turn == 1, LATER_MS / 1000, 0.0)
+    echoes = {late: _turning(scan, play, points, late_s=late) for late in np.unique(late_s).tolist()}
+    samples = np.stack([echoes[late][spoke] for late, spoke in zip(late_s.tolist(), shot.tolist(), strict=True)])
+    areas = spiral_areas(points)
+    tour = Tour(points, areas, np.maximum(turn - 2, 0), shot, 0 * shot, np.arange(len(turn)) * SPIRAL.tr_ms / 1000)
+    return Measurement(
+        header=scan,
+        head=head,
+        samples=samples,
+        start_s=tour.start_s,
+        ideals=_ideals(encoding, tour, play),
+        noise_std=SPIRAL_NOISE,
+        trajectory=points[shot],
+    )
+
+
+def _turning(scan: ScanHeader, play: Play, points: Points, *, late_s: float) -> NDArray[np.complex64]:
+    """[shot, coil, sample] of spirals that begin `late_s` after the echo time, while the field turns the signal."""
+    space, shapes = scan.encodings[0].encoded, play.view.shapes
+    bright = replace(shapes, intensity=courses(play.view, play.signals)[0])
+    slope = np.tile([FIELD_HZ / (VIEW_MM / 2), 0.0], (len(bright.intensity), 1))
+    moving = Evolving(bright, np.zeros(len(slope), np.complex128), slope)
+    time_s = late_s + np.arange(points.shape[1]) * (SPIRAL_SAMPLE_TIME_US * 1e-6)
+    k = points.astype(np.float64) / np.array(space.spacing_mm[:0:-1])
+    exact = evolved_spectrum(moving, play.view.coils, k, np.broadcast_to(time_s, k.shape[:-1]))
+    return np.asarray((unit(space, 2) * exact).transpose(1, 0, 2), np.complex64)
+
+
+def _spiral_encoding(choice: Choice, interleaves: int) -> Encoding:
+    space = Space((1, choice.matrix, choice.matrix), (THICKNESS_MM, VIEW_MM, VIEW_MM))
+    steps = limits(kspace_encode_step_1=interleaves, repetition=choice.repetitions)
+    return Encoding(space, space, steps, Trajectory.SPIRAL, calibration_mode="separate")
 
 
 def head_koosh(choice: Choice, _: Generator) -> Measurement:
@@ -215,7 +296,7 @@ def _reached(space: Space, tour: Tour) -> NDArray[np.bool_]:
     A perfect reconstruction of what was measured knows nothing of the corners.
     """
     z, y, x = np.meshgrid(*((np.arange(n) - n // 2) / n for n in space.matrix), indexing="ij")
-    ball = len(np.unique(tour.points[:, 0, 2])) > space.matrix[0]
+    ball = tour.points.shape[-1] == 3 and len(np.unique(tour.points[:, 0, 2])) > space.matrix[0]
     return np.asarray(x**2 + y**2 + ball * z**2 <= 0.25)
 
 

@@ -24,7 +24,7 @@ from tests.recon.methods.test_cg_sense import thinned
 from tests.recon.methods.test_reference import separated
 
 MATRIX = {"head-gre3d": 40, "head-stars": 16, "breast-stars": 24}
-SPOKES = ("heart-radial", "head-stars", "breast-stars")
+LOOKED_AT = ("heart-radial", "head-stars", "breast-stars", "head-spiral")
 # The same operations on the same numbers; only rows that BLAS finds aligned otherwise may round otherwise.
 ALIKE = 1e-5
 TABLES = 18  # masks, indices and windows of one frame: each is a copy that the host does not wait for
@@ -69,6 +69,8 @@ CASES = [
     Case("head-stars", "gridding", {}, 0),
     Case("head-stars", "cg-sense", {"iterations": 2}, 2 * 2 + 2),
     Case("breast-stars", "grasp", {"window": 4, "iterations": 3}, 3 * 3 + 2 * 2 * 12 + 3),
+    Case("head-spiral", "gridding", {}, 0),
+    Case("head-spiral", "cg-sense", {"iterations": 2}, 2 * 2 + 2),
     Case("heart-cine", "cine", {"phases": 3}, 0),
     Case("brain-se", "null", {}, 0),
 ]
@@ -134,11 +136,11 @@ def test_a_frame_crosses_once_each_way(case: Case) -> None:
     images = first_frame(case.scan, recipe, kernels, store)
     up, down = traffic.up[sent:], traffic.down[back:]
     largest = max(up, default=0)
-    frames = frames_in(case) + case.scan.endswith("separate")
+    frames = frames_in(case) + case.scan.endswith("separate") + 2 * (case.scan == "head-spiral")  # with its echoes
     assert up.count(largest) == frames or not up
     assert len(up) - frames <= TABLES
-    # Which samples of a readout there are, or what spokes measured about their middle, is looked at beside.
-    looked = "partial_fourier" in case.parameters or case.scan in SPOKES
+    # Beside: which samples of a readout there are, what spokes measured about their middle, the phase of echoes.
+    looked = "partial_fourier" in case.parameters or case.scan in LOOKED_AT
     assert len(down) == len(images) + looked
     assert traffic.numbers - numbers <= case.numbers
 
