@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from kernels.contract import Complex
 from recon.errors import HeaderError
@@ -54,7 +55,7 @@ def calibration_space(header: ScanHeader, encoding: Encoding) -> int:
     return multiband.calibration_encoding
 
 
-def turns(encoding: Encoding, bands: Bands, kz: Complex) -> Complex:
+def turns(encoding: Encoding, bands: Bands, kz: NDArray[np.float64]) -> Complex:
     """exp(−2πi kz · delta_kz · offset) [slice, line] for the partitions `kz` [line], counted from k-space's centre.
 
     The phase that blips along the slice direction give each slice (doi:10.1002/mrm.23097).

@@ -85,6 +85,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", *_SHOTS, "partial_fourier"),
     "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
     "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
+    "slice-grappa": (*_COMMON, "combine", "partial_fourier", "fallback"),
     "gridding": (*_COMMON, "combine", *_SHOTS, "eps", "density", *_WINDOW, *_BREATH),
     "sense": (*_COMMON, "lambda", "partial_fourier", "fallback", "gfactor"),
     "cg-sense": (

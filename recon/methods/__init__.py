@@ -18,6 +18,7 @@ from recon.methods.gridding import GRIDDING
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
+from recon.methods.slice_grappa import SLICE_GRAPPA
 from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, Recipe, Value, breathes
 from recon.scan import Encoding, ScanHeader
@@ -28,7 +29,8 @@ __all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", 
 RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
 
 _OWN: Mapping[str, Method] = {
-    method.name: method for method in (FFT, GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, GRASP, CINE_METHOD, NULL)
+    method.name: method
+    for method in (FFT, GRAPPA, SLICE_GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, GRASP, CINE_METHOD, NULL)
 }
 
 
@@ -105,6 +107,8 @@ def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:
     if not is_cartesian(encoding):
         return "gridding", f"auto takes gridding: the header's trajectory is {encoding.trajectory}"
     one, two = encoding.acceleration
+    if encoding.multiband is not None:
+        return _together(encoding.multiband.factor, calibrated=calibrated)
     if (one, two) == (1, 1):
         return "fft", f"auto takes fft: the header's trajectory is {encoding.trajectory}, its accelerationFactor 1 × 1"
     accelerated = f"the header's accelerationFactor is {one} × {two}"
@@ -114,3 +118,10 @@ def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:
         return "grappa", f"auto takes grappa: {accelerated}, its calibrationMode embedded"
     mode = encoding.calibration_mode or "not given"
     return "fft", f"auto takes fft: {accelerated}, but its calibrationMode is {mode} and no calibration lines came"
+
+
+def _together(factor: int, *, calibrated: bool) -> tuple[str, str]:
+    excited = f"the header's multiband_factor is {factor}"
+    if calibrated:
+        return "slice-grappa", f"auto takes slice-grappa: {excited}, and the slices one by one came with the frame"
+    return "fft", f"auto takes fft: {excited}, but the slices one by one did not come: they stay on one another"

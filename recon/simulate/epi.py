@@ -50,7 +50,6 @@ FINE_US = 0.05  # of the gradient's integral, which parts of these sizes make ex
 NOISE = 0.01
 SLICES_MM = (-18.0, 0.0, 18.0)
 GROUPS, BANDS, APART_MM = 2, 3, 30.0  # of the simultaneous slices
-GROUP_MM = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +121,7 @@ class Plan:
 SINGLE = Plan()
 SHOTS = Plan(shots=4)
 TOGETHER = Plan(
-    bands=BANDS, slices_mm=tuple(GROUP_MM * i - 2 * APART_MM / 2 - GROUP_MM / 2 + 5 for i in range(GROUPS * BANDS))
+    bands=BANDS, slices_mm=tuple(APART_MM * (i / GROUPS - (BANDS - 0.5) / 2) for i in range(GROUPS * BANDS))
 )
 
 
@@ -218,17 +217,13 @@ def _slice(choice: Choice, plan: Plan, z_mm: float) -> Slice:
 def _ordered(choice: Choice, plan: Plan, gradient: Gradient) -> Lines:
     """The calibration, then all repetitions; each shot is an excitation."""
     n, trains = choice.matrix, []
-    if plan.acceleration > 1:
+    if plan.bands > 1 or plan.acceleration > 1:
+        alone = replace(plan, shots=plan.acceleration, acceleration=1, bands=1)
         trains += [
-            _train(
-                replace(plan, shots=plan.acceleration, acceleration=1), n, gradient, slice_=i, shot=s, calibrates=True
-            )
-            for i in range(plan.groups)
-            for s in range(plan.acceleration)
+            _train(alone, n, gradient, slice_=i, shot=s, calibrates=True)
+            for i in range(len(plan.slices_mm))
+            for s in range(alone.shots)
         ]
-    if plan.bands > 1:
-        single = replace(plan, bands=1)
-        trains += [_train(single, n, gradient, slice_=i, shot=0, calibrates=True) for i in range(len(plan.slices_mm))]
     for r in range(choice.repetitions):
         for i in range(plan.groups):
             for s in range(plan.shots):
@@ -253,7 +248,7 @@ def _train(plan: Plan, n: int, gradient: Gradient, *, slice_: int, shot: int, ca
     count, navigator = len(ky), np.arange(len(ky)) < before
     return Lines(
         ky=ky,
-        kz=np.where(navigator, plan.bands // 2, ky % plan.bands),
+        kz=np.where(navigator, plan.bands // 2, ky // plan.acceleration % plan.bands),
         slice=np.full(count, slice_),
         segment=np.full(count, shot),
         repetition=np.zeros(count, np.int64),

@@ -21,7 +21,7 @@ from recon.simulate.breathing import FREE, abdomen_radial
 from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gre3d
 from recon.simulate.cine import CINE, heart_cine
 from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
-from recon.simulate.epi import ECHO_PLANAR, head_epi, head_epi_shots
+from recon.simulate.epi import ECHO_PLANAR, head_epi, head_epi_shots, head_epi_sms
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
@@ -90,6 +90,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
                 "head-epi", "echo-planar imaging of the head, single shots", ECHO_PLANAR, Choice(2, 8, 64), head_epi
             ),
             Protocol("head-epi-shots", "the same in four shots", ECHO_PLANAR, Choice(1, 8, 96), head_epi_shots),
+            Protocol("head-epi-sms", "the same, three slices at once", ECHO_PLANAR, Choice(2, 16, 64), head_epi_sms),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
             Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),
         )
