@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts, encode_waveform
-from recon.scan import TICK_S, Counters, Flag, Readouts
+from recon.multiband import bands_of
+from recon.scan import TICK_S, Counters, Flag, Readouts, ScanHeader
 from recon.simulate import SimulatedScan
 from recon.simulate.heads import FIRST_TICK
 
@@ -31,12 +32,12 @@ class Tape:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Part:
-    """One message of a tape; `image` is what it completes."""
+    """One message of a tape; `images` are what it completes."""
 
     due_s: float
     data: bytes | memoryview
     readout: bool = False
-    image: Counters | None = None
+    images: tuple[Counters, ...] = ()
 
 
 def record(simulated: SimulatedScan, *, method: str = "auto") -> Tape:
@@ -51,7 +52,7 @@ def record(simulated: SimulatedScan, *, method: str = "auto") -> Tape:
         ends=np.cumsum([len(part.data) for part in parts]),
         due_s=np.array([part.due_s for part in parts]),
         readouts=np.cumsum([part.readout for part in parts]),
-        images={part.image: i for i, part in enumerate(parts) if part.image is not None},
+        images={image: i for i, part in enumerate(parts) for image in part.images},
     )
 
 
@@ -68,14 +69,20 @@ def _measured(simulated: SimulatedScan) -> Iterator[_Part]:
         first += len(run.head)
         seconds = run.head["number_of_samples"] * run.head["sample_time_us"] * 1e-6
         messages = encode_readouts(run).reshape(len(run.head), -1)
-        for due_s, message, image in zip((starts + seconds).tolist(), messages, _completed(run), strict=True):
-            yield _Part(due_s, message.data, readout=True, image=image)
+        completed = _completed(run, simulated.scan.header)
+        for due_s, message, images in zip((starts + seconds).tolist(), messages, completed, strict=True):
+            yield _Part(due_s, message.data, readout=True, images=images)
 
 
-def _completed(run: Readouts) -> list[Counters | None]:
-    names = ("slice", "contrast", "phase", "repetition", "set")
+def _completed(run: Readouts, header: ScanHeader) -> list[tuple[Counters, ...]]:
     last = (run.head["flags"] & np.uint64(Flag.LAST_IN_SLICE.mask)) != 0
-    return [
-        Counters(**{name: int(head[name]) for name in names}) if ends else None
-        for head, ends in zip(run.head, last, strict=True)
-    ]
+    return [_images(head, header) if ends else () for head, ends in zip(run.head, last, strict=True)]
+
+
+def _images(head: np.void, header: ScanHeader) -> tuple[Counters, ...]:
+    """The images that a frame's last readout completes: one, or that of each slice excited together."""
+    names = ("slice", "contrast", "phase", "repetition", "set")
+    frame = Counters(**{name: int(head[name]) for name in names})
+    encoding = header.encodings[int(head["encoding_space_ref"])]
+    slices = (frame.slice,) if encoding.multiband is None else bands_of(encoding, frame.slice).slices
+    return tuple(replace(frame, slice=number) for number in slices)

@@ -74,10 +74,8 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(name)
     message = str(caught.value)
-    assert (
-        "is unknown, expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet, tv, grasp, cine, null"
-        in message
-    )
+    names = "auto, fft, grappa, slice-grappa, gridding, sense, cg-sense, l1-wavelet, tv, grasp, cine, null"
+    assert f"is unknown, expected one of {names}" in message
     assert len(message) < 600
 
 
@@ -118,7 +116,7 @@ def test_an_output_with_phase_takes_the_adaptive_combination(output: str) -> Non
         (
             "grappa9",
             {},
-            "the method is 'grappa9', expected one of auto, fft, grappa, gridding, sense, cg-sense, l1-wavelet",
+            "the method is 'grappa9', expected one of auto, fft, grappa, slice-grappa, gridding, sense, cg-sense",
         ),
         ("fft", {"depth": 3}, "the parameter 'depth' is unknown to the method fft, which has acceptance, bins, coils,"),
         ("null", {"combine": "rss"}, "unknown to the method null, which has none"),
