@@ -56,6 +56,7 @@ def _cases() -> Iterator[Case]:
         "2-D spin echo": "brain-se",
         "3-D gradient echo": "head-gre3d",
         "multi-echo gradient echo": "abdomen-multiecho",
+        "gradient echo, off-resonant while read": "head-shift",
         "inversion recovery": "brain-ir",
         "MOLLI, ECG-triggered": "heart-molli",
         "diffusion shells, averages": "brain-dwi",

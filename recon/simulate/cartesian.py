@@ -87,11 +87,11 @@ def head_gre3d(choice: Choice, _: Generator) -> Measurement:
     return _measure(scan, [part], [place], order=order, sample_time_us=12.0, noise_std=GRE_NOISE)
 
 
-def interleaved(*, lines: int, slices: int, repetitions: int) -> Order:
+def interleaved(*, lines: int, slices: int, repetitions: int, tr_ms: float = SPIN_ECHO.tr_ms) -> Order:
     """Each TR excites all slices, the even ones first so that neighbours do not disturb each other."""
     turn = np.concatenate([np.arange(0, slices, 2), np.arange(1, slices, 2)])
     repetition, line, shot = _nested(repetitions, lines, slices)
-    start_s = (repetition * lines + line + shot / slices) * SPIN_ECHO.tr_ms / 1000
+    start_s = (repetition * lines + line + shot / slices) * tr_ms / 1000
     return Order(line, np.zeros_like(line), turn[shot], repetition, start_s)
 
 

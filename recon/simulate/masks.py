@@ -31,7 +31,7 @@ def poisson(shape: tuple[int, int], acceleration: float, rng: Generator, *, cent
     """About one in `acceleration` lines [kz, ky], no two near each other and denser inside, and all of the `centre`.
 
     The distance that neighbours keep grows linearly from the centre, (1 + GROWTH)-fold at the ellipse outside of which
-    there are none (Poisson disc by dart throwing, doi:10.1002/mrm.22428).
+    there are none (Poisson disc of varying density, doi:10.1016/j.mri.2020.11.012, by dart throwing).
     """
     order = rng.permutation(shape[0] * shape[1])
     low, high = 0.0, float(max(shape))

@@ -42,7 +42,7 @@ def whitening(matrix: Spectrum) -> Spectrum:
 def mean_magnitude(truth: Real, coils: int) -> Real:
     """Expected root-sum-of-squares of `coils` complex values with total magnitude `truth` and noise σ = 1 in each part.
 
-    The mean of a non-central chi distribution with 2·coils degrees of freedom (doi:10.1002/mrm.1910130406).
+    The mean of a non-central chi distribution with 2·coils degrees of freedom (doi:10.1002/mrm.1910380524).
     """
     half = np.square(truth) / 2
     far = 8 * coils + 100.0  # from here on the terms of the asymptotic series shrink by eight at first

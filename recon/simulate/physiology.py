@@ -46,7 +46,10 @@ def contraction(since_s: Vector) -> Vector:
 
 
 def ecg(r_waves_s: Vector, *, seconds: float, first_tick: int, measurement_uid: int) -> tuple[Waveform, ...]:
-    """Whole blocks of ECG that cover `seconds`: two leads and a trigger channel, a sample each tick."""
+    """Whole blocks of ECG that cover `seconds`: two leads and a trigger channel, a sample each tick.
+
+    The waves of a beat are Gaussians (doi:10.1109/TBME.2003.808805).
+    """
     blocks = int(np.ceil(seconds / (BLOCK_SAMPLES * TICK_S)))
     time = np.arange(blocks * BLOCK_SAMPLES) * TICK_S
     trace = np.full((3, len(time)), BASELINE, np.float64)

@@ -67,6 +67,8 @@ TISSUES: Mapping[str, Tissue] = MappingProxyType(
     }
 )
 
+FAT_HZ = -217.0  # of fat's main methylene line against water at 1.5 T, 3.4 ppm
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

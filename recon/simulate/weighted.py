@@ -19,6 +19,7 @@ from recon.simulate.phantom import Vector
 from recon.simulate.physiology import beats
 from recon.simulate.series import Series, Signal, View, encoding_of, measure, nested, plane
 from recon.simulate.tissue import (
+    FAT_HZ,
     TISSUES,
     Timing,
     Tissue,
@@ -39,7 +40,6 @@ THICKNESS_MM = 5.0
 ECHOES = Timing(tr_ms=120.0, te_ms=1.2, flip_deg=25.0)
 ECHO_SPACING_MS, ECHO_COUNT = 1.4, 6
 ECHO_SLICES, ECHO_SLICE_MM, ECHO_VIEW_MM = 3, 20.0, 400.0
-FAT_HZ = -217.0  # of the main methylene line at 1.5 T, 3.4 ppm
 
 INVERSION = Timing(tr_ms=4000.0, te_ms=12.0, flip_deg=90.0)
 INVERSION_TIMES_MS = (50.0, 150.0, 400.0, 800.0, 1600.0, 3000.0)
