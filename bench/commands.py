@@ -118,9 +118,10 @@ def _environment(pair: str) -> tuple[str, str]:
 
 def _measure_methods() -> list[report.Row]:
     import kernels
-    from bench import methods
+    from bench import methods, realtime
 
-    return methods.measure(kernels.on("cpu"))
+    cpu = kernels.on("cpu")
+    return [*methods.measure(cpu), realtime.measure(cpu)]
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:

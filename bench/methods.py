@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import realtime
 from bench.report import Row
 from kernels.contract import Kernels
 from recon.pipeline import reconstruct
@@ -71,8 +72,16 @@ def _cases() -> Iterator[Case]:
     yield Case("retrospectively gated cine", "heart-cine", "cine")
     for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
+    late, off = "radial, gradients late", "spiral off resonance"
+    for family, protocol, name in ((late, "head-radial", "delays"), (off, "head-spiral", "off_resonance")):
+        yield Case(family, protocol, "gridding", settings=((name, "off"),))
+        yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense", "l1-wavelet"))
     for family, protocol, matrix in (("stack of stars", "head-stars", 64), ("koosh ball", "head-koosh", 48)):
         yield from (Case(family, protocol, method, matrix=matrix) for method in ("gridding", "cg-sense", "l1-wavelet"))
+    for method in ("gridding", "cg-sense", "l1-wavelet"):
+        yield Case("stack of stars, dynamic, few spokes", "breast-stars", method, matrix=48)
+    repetitions = (("over", "repetition"),)
+    yield Case("stack of stars, dynamic, few spokes", "breast-stars", "grasp", matrix=48, settings=repetitions)
     free = "radial, free breathing"
     yield Case(free, "abdomen-radial", "gridding")
     for source in ("waveform", "self"):
@@ -88,6 +97,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
     "cg-sense": ("BART", "tests/recon/methods/test_cg_sense.py"),
     "l1-wavelet": ("BART", "tests/recon/methods/test_sparse.py"),
     "tv": ("BART", "tests/recon/methods/test_sparse.py"),
+    "grasp": ("BART", "tests/recon/methods/test_grasp.py"),
 }
 
 
@@ -157,12 +167,24 @@ def page(stored: Path) -> str:
     document = json.loads(stored.read_text(encoding="utf-8"))
     rows = {row["id"]: row for row in document["rows"]}
     lines = [_line(case, rows[case.name]) for case in CASES if case.name in rows]
+    lines += _speed(rows)
     about = document["environment"]
     foot = f"\nMeasured on {about['date'][:10]} at commit `{about['commit']}`: `bench/results/{stored.name}`."
     made = (
         "Made by `python -m bench.methods > docs/methods.md` from the newest result of `recon-cluster bench methods`."
     )
     return HEAD + "".join(lines) + f"{foot} {made}\n"
+
+
+def _speed(rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """What is measured beside errors."""
+    if realtime.NAME not in rows:
+        return []
+    found, size = rows[realtime.NAME], f"{realtime.MATRIX} × {realtime.MATRIX}"
+    words = f"Real-time radial cine, {size}, {realtime.MEASURED_COILS} coils compressed to {realtime.COILS}"
+    means = f"gridding of the last {realtime.WINDOW} spokes whenever {realtime.STRIDE} more are there"
+    took = f"{found['value']:.0f} ms a frame on one core (median); {found['baseline']:.0f} ms are wanted"
+    return [f"\n{words}, {means}: {took}.\n"]
 
 
 def _line(case: Case, row: Mapping[str, float]) -> str:

@@ -247,6 +247,7 @@ class Assembler:
         self._coils_source = "the header says"
         self._checked: NDArray[np.uint16] | None = None  # the last layout that passed: a whole scan has one or two
         self._samples: dict[int, int] = {}
+        self._axes: dict[int, int] = {}
         self._lines: dict[int, Lines] = {}
         self._open: dict[Key, _Open] = {}
         self._windows: dict[Key, _Window] = {}
@@ -520,7 +521,8 @@ class Assembler:
                 bands_of(encoding, 0), calibration_space(self._header, encoding)
         _check_samples(encoding, layout, rows, expected=self._samples[space])
         if not is_cartesian(encoding):
-            _check_trajectory(encoding, layout[:, AXES], rows)
+            expected = self._axes.setdefault(space, int(layout[0, AXES]))
+            _check_trajectory(encoding, layout[:, AXES], rows, expected=expected)
 
 
 def _numbered(key: Key, frame: int) -> Counters:
@@ -591,11 +593,18 @@ def _check_samples(encoding: Encoding, layout: NDArray[np.uint16], rows: Rows, *
         )
 
 
-def _check_trajectory(encoding: Encoding, axes: NDArray[np.uint16], rows: Rows) -> None:
+def _check_trajectory(encoding: Encoding, axes: NDArray[np.uint16], rows: Rows, *, expected: int) -> None:
     wrong = np.flatnonzero((axes < 2) | (axes > 4))
     if len(wrong):
         raise _Fault(
             int(rows[wrong[0]]),
             f"readout {rows[wrong[0]]} has a trajectory of {axes[wrong[0]]} axes, a {encoding.trajectory} scan needs"
             " 2 to 4 (x, y, z, density): send the trajectory with every readout",
+        )
+    wrong = np.flatnonzero(axes != expected)
+    if len(wrong):
+        raise _Fault(
+            int(rows[wrong[0]]),
+            f"readout {rows[wrong[0]]} has a trajectory of {axes[wrong[0]]} axes, those before it have {expected}:"
+            " send one kind of trajectory in an encoding space, with its density or without",
         )

@@ -18,7 +18,7 @@ from recon.errors import CalibrationError
 from recon.scan import Frame, Trajectory
 from recon.stack import partitions_of
 
-SPOKES = 32  # of a frame are asked, evenly spread; all pairs of them
+SPOKES = 20  # of a frame are asked, evenly spread; all pairs of them
 APART = 0.7  # sine of the angle between two spokes below which their crossing is too uncertain
 LARGEST = 4.0  # samples; a delay beyond is a wrong trajectory
 SMALLEST = 0.05  # samples: turns the edge of the image by 0.08 radians where readouts are oversampled twice

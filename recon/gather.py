@@ -27,6 +27,7 @@ from recon.scan import (
 )
 
 APART_MM = 0.5  # how far a slice's calibration may lie from where the header puts it
+NO_DENSITY = "the trajectory's density is zero everywhere: samples are weighted by where they lie"
 Index = NDArray[np.int64]
 Samples = NDArray[np.complex64]
 
@@ -345,7 +346,10 @@ def _shots(encoding: Encoding, heads: _Heads, readouts: Sequence[Readouts], *, u
     samples = readouts[0].samples if len(readouts) == 1 else np.concatenate([run.samples for run in readouts])
     points, density = _path(encoding, heads, readouts, kept=kept, unit=unit)
     kspace = samples[..., kept].transpose(1, 0, 2)
-    return replace(_framed(readouts, encoding, kspace), trajectory=points, density=density)
+    frame = _framed(readouts, encoding, kspace)
+    if density is not None and not density.any():
+        return replace(frame, trajectory=points, warnings=(*frame.warnings, NO_DENSITY))
+    return replace(frame, trajectory=points, density=density)
 
 
 def _path(

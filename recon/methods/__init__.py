@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import EntryPoint
+from math import pi
 
 from recon.assemble import BY_COUNTERS, Grouping
 from recon.errors import RecipeError
@@ -21,12 +22,14 @@ from recon.methods.sense import SENSE
 from recon.methods.slice_grappa import SLICE_GRAPPA
 from recon.methods.sparse import L1_WAVELET, TV
 from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, Recipe, Value, breathes
-from recon.scan import Encoding, ScanHeader
+from recon.scan import Encoding, Limit, ScanHeader, Trajectory
 from recon.series import grouping_over
 
-__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "grouping_of", "plainer", "settle"]
+__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "enough_spokes", "grouping_of", "plainer", "settle"]
 
 RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
+
+FEW = 0.5  # of the spokes that Nyquist asks for: gridding leaves streaks, and coils can make up for so much
 
 _OWN: Mapping[str, Method] = {
     method.name: method
@@ -69,8 +72,8 @@ def _renamed(recipe: Recipe, method: str, **values: Value) -> Recipe:
 def choose(recipe: Recipe, encoding: Encoding, *, calibrated: bool) -> Recipe:
     """`recipe` with a method in the place of "auto".
 
-    `gridding` for non-Cartesian encodings, `grappa` for accelerated Cartesian ones whose frames are `calibrated` (hold
-    lines that only calibrate) or are said to be, `fft` for all others.
+    `gridding` for non-Cartesian encodings, `cg-sense` where these have few spokes, `grappa` for accelerated Cartesian
+    ones whose frames are `calibrated` (hold lines that only calibrate) or are said to be, `fft` for all others.
     """
     if recipe.method != AUTO:
         return recipe
@@ -102,10 +105,29 @@ def grouping_of(recipe: Recipe) -> Grouping:
     return Grouping(ignored=("phase", "repetition"), window=window, stride=int(recipe.number("stride")) or window)
 
 
+def _by_shots(encoding: Encoding) -> tuple[str, str]:
+    """The same for shots: few spokes are worth solving for, others and unknown ones are gridded."""
+    kind, steps = encoding.trajectory, encoding.limits.get("kspace_encode_step_1")
+    if kind in (Trajectory.RADIAL, Trajectory.GOLDEN_ANGLE) and steps is not None:
+        spokes, wanted = steps.maximum - steps.minimum + 1, enough_spokes(encoding)
+        if spokes < FEW * wanted:
+            counted = f"the header's limits of kspace_encode_step_1 hold {spokes} spokes, Nyquist asks for {wanted}"
+            return "cg-sense", f"auto takes cg-sense: {counted}"
+    return "gridding", f"auto takes gridding: the header's trajectory is {kind}"
+
+
+def enough_spokes(encoding: Encoding) -> int:
+    """How many spokes sample a disc as densely as a grid; in space, without partitions to step through, a ball."""
+    deep, size, _ = encoding.encoded.matrix
+    partitions = encoding.limits.get("kspace_encode_step_2", Limit(0, 0, 0))
+    ball = deep > 1 and partitions.maximum == partitions.minimum
+    return round(pi / 2 * size ** (2 if ball else 1))
+
+
 def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:
     """The method that `auto` takes, and the sentence that says which field of the header decided."""
     if not is_cartesian(encoding):
-        return "gridding", f"auto takes gridding: the header's trajectory is {encoding.trajectory}"
+        return _by_shots(encoding)
     one, two = encoding.acceleration
     if encoding.multiband is not None:
         return _together(encoding.multiband.factor, calibrated=calibrated)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kernels
-from bench import methods
+from bench import methods, realtime
 from bench.methods import CASES, JUDGES, Case, measure, undersampled
 from bench.report import Row
 from recon.assemble import is_calibration
@@ -55,8 +55,16 @@ def test_full_scans_err_as_predicted_and_undersampled_ones_more() -> None:
     assert (len(full.samples), len(half.samples)) == (6, 5)
 
 
+def test_real_time_frames_are_timed_one_by_one() -> None:
+    found = realtime.measure(CPU, matrix=32, frames=2)
+    assert found.unit == "ms/frame" and found.baseline == realtime.FRAME_MS
+    assert len(found.samples) == 2 and all(0 < ms < 10_000 for ms in found.samples)
+    assert found.ratio == pytest.approx(found.value / realtime.FRAME_MS)
+
+
 def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
     rows = [asdict(Row(case.name, 0.04, "NRMSE", 0.02, 2.0)) for case in CASES]
+    rows.append(asdict(Row(realtime.NAME, 31.4, "ms/frame", 50.0, 0.63)))
     about = {"date": "2026-01-02T03:04:05+00:00", "commit": "abc"}
     for day in ("2026-01-01", "2026-01-02"):
         stored = tmp_path / f"{day}-cpu-abc-methods.json"
@@ -64,6 +72,7 @@ def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
     assert methods.newest(tmp_path).name.startswith("2026-01-02")
     page = methods.page(methods.newest(tmp_path))
     assert "| 2-D spin echo, undersampled | `grappa` | `brain-se` | 2 | 4.00 % | 2.00 % | 2.00 | – |" in page
+    assert "whenever 17 more are there: 31 ms a frame on one core (median); 50 ms are wanted." in page
     with pytest.raises(FileNotFoundError, match="no result of `recon-cluster bench methods` lies in"):
         methods.newest(tmp_path / "empty")
 

@@ -448,3 +448,17 @@ def test_windows_that_images_cannot_count_are_refused() -> None:
     assembler = Assembler(header(), Grouping(window=1, stride=1))
     with pytest.raises(ScanError, match=r"the windows make more than 65536 frames, .*: choose a larger stride"):
         list(assembler.add(heads(65537)))
+
+
+def test_trajectories_of_two_kinds_are_refused() -> None:
+    """Density with some readouts only, or a third axis: they make no frame, and those before are named."""
+    scan = header((1, 8, 8), trajectory=Trajectory.RADIAL, limits={"kspace_encode_step_1": (0, 3)})
+    head = heads(4, kspace_encode_step_1=np.arange(4), trajectory_dimensions=[2, 2, 3, 3])
+    for pieces in ([head], [head[:2], head[2:]]):
+        assembler = Assembler(scan)
+        with pytest.raises(ScanError) as caught:
+            _ = [list(assembler.add(piece)) for piece in pieces]
+        assert str(caught.value) == (
+            "readout 2 has a trajectory of 3 axes, those before it have 2: send one kind of trajectory in an encoding"
+            " space, with its density or without"
+        )

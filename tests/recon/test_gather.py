@@ -248,3 +248,15 @@ def test_calibration_lines_are_left_out_unless_they_are_asked_for() -> None:
     kspace[:, :, 1::2] = 0
     np.testing.assert_array_equal(frame.kspace, kspace)
     assert frame.sampled is not None and frame.sampled[0].tolist() == [True, False] * 4
+
+
+def test_a_density_of_nothing_counts_as_none_and_is_told() -> None:
+    scan = header((4, 8, 8), trajectory=Trajectory.RADIAL, limits={"kspace_encode_step_1": (0, 3)})
+    path = np.zeros((4, 8, 4), np.float32)  # x, y, z and a density
+    path[..., 0] = np.linspace(-0.5, 0.4, 8)
+    run = Readouts(heads(4, kspace_encode_step_1=np.arange(4)), noise(np.random.default_rng(0), (4, 2, 8)), path)
+    frame = gather(scan, [run])
+    assert frame.density is None
+    assert frame.warnings == ("the trajectory's density is zero everywhere: samples are weighted by where they lie",)
+    path[..., 3] = 1
+    assert gather(scan, [run]).density is not None

@@ -12,11 +12,11 @@ import pytest
 from recon.assemble import Assembler
 from recon.errors import CalibrationError, RecipeError, ScanError
 from recon.grappa import SLAB_BYTES
-from recon.methods import choose, decide
+from recon.methods import choose, decide, enough_spokes
 from recon.mrd.hdf5 import read_scan
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import Calibration, Flag, Readouts, Scan, Trajectory
+from recon.scan import Calibration, Encoding, Flag, Limit, Readouts, Scan, Shape3, Trajectory
 from tests.recon.builders import header, heads, noise
 from tests.recon.judges import shepp_logan
 from tests.recon.methods.phantoms import CPU, distance, encoding, frame_of, image_by, noise_kspace, shots_of, spokes
@@ -171,6 +171,11 @@ def test_auto_says_which_field_decided() -> None:
     half = replace(full, acceleration=(2, 1))
     cases = {
         "auto takes gridding: the header's trajectory is spiral": (replace(half, trajectory=Trajectory.SPIRAL), False),
+        "auto takes cg-sense: the header's limits of kspace_encode_step_1 hold 25 spokes, Nyquist asks for 101": (
+            spokes_of((1, 64, 64), 25),
+            False,
+        ),
+        "auto takes gridding: the header's trajectory is radial": (spokes_of((1, 64, 64), 51), False),
         "auto takes fft: the header's trajectory is cartesian, its accelerationFactor 1 × 1": (full, True),
         "auto takes grappa: the header's accelerationFactor is 2 × 1, and calibration lines came with the frame": (
             replace(half, calibration_mode="interleaved"),
@@ -187,6 +192,22 @@ def test_auto_says_which_field_decided() -> None:
         method, reason = decide(space, calibrated=calibrated)
         assert reason == sentence
         assert choose(Recipe(), space, calibrated=calibrated).method == method
+
+
+def spokes_of(matrix: Shape3, spokes: int, *, partitions: int = 1) -> Encoding:
+    """An encoding whose limits count so many spokes, in each of so many partitions."""
+    limits = {"kspace_encode_step_1": Limit(0, spokes - 1, 0), "kspace_encode_step_2": Limit(0, partitions - 1, 0)}
+    return replace(encoding(matrix, kind=Trajectory.RADIAL), limits=limits)
+
+
+def test_auto_counts_the_spokes_of_a_stack_and_of_a_ball() -> None:
+    """A stack has them in every partition; a ball, which steps through none, needs the square of them."""
+    stack, ball = spokes_of((8, 32, 32), 40, partitions=8), spokes_of((32, 32, 32), 800)
+    assert (enough_spokes(stack), enough_spokes(ball)) == (50, 1608)
+    assert decide(stack, calibrated=False)[0] == "gridding"
+    assert decide(ball, calibrated=False)[0] == "cg-sense"
+    unknown = replace(ball, limits={})
+    assert decide(unknown, calibrated=False)[0] == "gridding"
 
 
 @pytest.mark.parametrize(("centre", "instead"), [(0, "fft"), (4, "fft"), (10, "cg-sense or fft")])
