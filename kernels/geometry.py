@@ -43,6 +43,14 @@ def fold(points: Real, shape: tuple[int, ...]) -> NDArray[np.float64]:
     return exact
 
 
+def smooth(number: int) -> bool:
+    """Whether `number` has no factor but 2, 3 and 5."""
+    for factor in (2, 3, 5):
+        while number % factor == 0:
+            number //= factor
+    return number == 1
+
+
 def density_radial(points: Real) -> Real:
     """Density compensation of 2-D spokes through the centre: points [shot, sample, 2] → weights [shot, sample].
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Real
-from kernels.geometry import fold
+from kernels.geometry import fold, smooth
 
 Index = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -188,14 +188,6 @@ def fine_size(size: int, kernel: Spreading) -> int:
     while not smooth(found):
         found += 2
     return found
-
-
-def smooth(number: int) -> bool:
-    """Whether `number` has no factor but 2, 3 and 5."""
-    for factor in (2, 3, 5):
-        while number % factor == 0:
-            number //= factor
-    return number == 1
 
 
 def kernel_weights(distance: Floats, kernel: Spreading) -> Real:

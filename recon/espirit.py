@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,9 @@ from kernels.contract import Complex, Real
 from recon.arrays import phase_of
 from recon.fourier import waves
 from recon.maps import interpolate
-from recon.scan import Shape3
+
+if TYPE_CHECKING:  # its dataclasses take 35 ms to make, a tenth of a whole process of maps
+    from recon.scan import Shape3
 
 WIDTH = 6  # samples of a patch along each axis of a plane
 WIDTH_VOLUME = 4  # and of a volume, whose patches have one axis more

@@ -19,7 +19,7 @@ import numpy as np
 from kernels.contract import Complex, Real
 from kernels.cpu.engine import ENGINES, PAD, TILE, Engine, Execute, Pool, buffer, even_parts
 from kernels.cpu.team import Team
-from kernels.plan import smooth
+from kernels.geometry import smooth
 
 Shape3 = tuple[int, int, int]
 Copy = Callable[[Complex, slice], None]  # between a line buffer [line, x] and the lines `slice` of an image
@@ -240,7 +240,8 @@ def response_of(spread: Complex, layout: Layout) -> Real:
     """
     for axis, (size, length) in enumerate(zip(layout.grid, layout.lengths, strict=True)):
         np.moveaxis(spread, axis, 0)[size : length - size + 1] = 0
-    values = np.fft.fftn(spread).real
+    half = np.fft.fftn(spread[..., : layout.lengths[2] // 2 + 1], axes=(0, 1))
+    values = np.fft.hfft(half, n=layout.lengths[2])
     columns = np.zeros((layout.pitch, *layout.lengths[1::-1]), np.float32)  # [x, y, z]
     np.multiply(values.T, np.float32(1 / spread.size), out=columns[: layout.lengths[2]])
     along = columns[..., 0] if layout.grid[0] == 1 else columns  # [x, y], or as `Work` stores a volume: [x, y], z

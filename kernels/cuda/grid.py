@@ -15,7 +15,7 @@ import numpy as np
 
 from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, blocks_of
-from kernels.plan import smooth
+from kernels.geometry import smooth
 
 MOST_COILS = {2: 16, 3: 4}  # of one grid, by the number of axes: a half-filled one of 256² stays in the cache
 GRID_BYTES = 8 << 30  # of one fine grid; where this holds fewer coils, they are transformed in more turns

@@ -16,7 +16,8 @@ from kernels.contract import Complex, Real
 from kernels.cuda._load import Runtime, check_here
 from kernels.cuda.grid import Grid, open_grid
 from kernels.cuda.nufft import CudaNufft
-from kernels.plan import FINEST_EPS, smooth
+from kernels.geometry import smooth
+from kernels.plan import FINEST_EPS
 
 SIGMA = 2.0
 TRIAL_COILS = 8
