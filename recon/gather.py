@@ -229,7 +229,8 @@ def _grid(encoding: Encoding, heads: _Heads, readouts: Sequence[Readouts]) -> Fr
     kspace = _view(encoding, heads, places, readouts)
     if kspace is None:
         kspace = _scatter(encoding, heads, places, readouts)
-    return _framed(readouts, encoding, kspace, sampled=sampled)
+    frame = _framed(readouts, encoding, kspace, sampled=sampled)
+    return replace(frame, averages=len(places.z) / int(np.count_nonzero(sampled)))
 
 
 def _places(encoding: Encoding, heads: _Heads) -> _Places:

@@ -24,8 +24,9 @@ from recon.methods.breathing import parted
 from recon.methods.cine import gated
 from recon.methods.null import NULL
 from recon.methods.off_resonance import with_field
-from recon.prepare import compressed_together, whitening
-from recon.recipe import CINE, Recipe, breathes
+from recon.methods.snr import by_replicas, noise_known
+from recon.prepare import compressed_geometrically, compressed_together, whitening
+from recon.recipe import ANALYTIC, CINE, GEOMETRIC, Recipe, breathes
 from recon.scan import Calibration, Frame, Image, Material, Readouts, Scan, ScanHeader
 from recon.series import frames_together
 
@@ -110,8 +111,16 @@ def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
 
 def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """The images of one frame, which goes to the device here and whose pixels come back."""
+    noise_known(calibration, recipe)
     (part,), known = _prepared([frame], calibration, recipe, workbench)
-    return [on_host(image, workbench.kernels) for image in _run(part, known, recipe, workbench)]
+    images = [on_host(image, workbench.kernels) for image in _run(part, known, recipe, workbench)]
+    if recipe.parameters.get("snr", "off") in ("off", ANALYTIC):
+        return images
+
+    def make(noisy: Frame, plain: Recipe) -> Image:
+        return on_host(_run(noisy, known, plain, workbench)[0], workbench.kernels)
+
+    return [*images, by_replicas(part, known, recipe, make)]
 
 
 def _prepared(
@@ -121,7 +130,7 @@ def _prepared(
     there = [on_device(frame, workbench.kernels) for frame in frames]
     if recipe.parameters.get("delays") == "estimate":
         there = undelayed(there, workbench.kernels)
-    parts, known = compressed_together(there, calibration, recipe["coils"])
+    parts, known = _compressed(there, calibration, recipe, workbench.kernels)
     return with_field(parts, known, recipe, workbench), known
 
 
@@ -140,6 +149,15 @@ def _joint(header: ScanHeader, material: Material, recipe: Recipe, workbench: Wo
     calibration = _calibration(header, material, frames[0], recipe, workbench)
     parts, known = _prepared(frames, calibration, recipe, workbench)
     return [on_host(image, workbench.kernels) for image in method.joint(parts, known, recipe, workbench)]
+
+
+def _compressed(
+    frames: list[Frame], calibration: Calibration, recipe: Recipe, kernels: Kernels
+) -> tuple[list[Frame], Calibration]:
+    """`frames` in as many virtual coils as the recipe wants, found as it says."""
+    if recipe.parameters.get("compression") == GEOMETRIC:
+        return compressed_geometrically(frames, calibration, recipe["coils"], kernels)
+    return compressed_together(frames, calibration, recipe["coils"])
 
 
 def _calibration(

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex
-from recon.errors import ScanError
+from recon.arrays import contiguous
+from recon.errors import RecipeError, ScanError
 from recon.recipe import Value
 from recon.scan import Calibration, Frame, Readouts, ScanHeader
 
@@ -141,6 +142,73 @@ def strongest(samples: Complex, coils: Value) -> Complex:
         coils = max(1, int((lost > LOST * lost[-1]).sum()))
     chosen: Complex = vectors[:, ::-1][:, : int(coils)].conj().T
     return chosen
+
+
+def compressed_geometrically(
+    frames: Sequence[Frame], calibration: Calibration, coils: Value, kernels: Kernels
+) -> tuple[list[Frame], Calibration]:
+    """As `compressed_together`, with combinations of their own at each place along the readout of Cartesian `frames`.
+
+    Fewer are enough there, since a coil sees but a part of the object; neighbours are turned to be alike, so that the
+    virtual coils are smooth (doi:10.1002/mrm.24267). Raises RecipeError for k-space with a trajectory.
+    """
+    have = len(frames[0].kspace)
+    if any(frame.trajectory is not None for frame in frames):
+        raise RecipeError(
+            f"compression is geometric, which needs Cartesian k-space, the scan is {frames[0].encoding.trajectory}:"
+            " ask for compression svd"
+        )
+    if coils == "all" or (coils != "auto" and int(coils) >= have):
+        return list(frames), calibration
+    whitening = calibration.whitening
+    centre = np.concatenate([_lines(frame.reference or frame).reshape(have, -1, _width(frame)) for frame in frames], 1)
+    if not np.isfinite(centre).all():
+        raise FloatingPointError("the centre of k-space is not finite")
+    seen = kernels.ifft(centre if whitening is None else np.tensordot(whitening, centre, axes=1), axes=1)
+    matrices = aligned(strongest_along(seen, coils))
+    mixing = matrices if whitening is None else matrices @ whitening
+    white = None if whitening is None else np.asarray(np.eye(matrices.shape[1], dtype=np.complex64), like=mixing)
+    return [_mixed_along(frame, mixing, kernels) for frame in frames], replace(calibration, whitening=white)
+
+
+def strongest_along(samples: Complex, coils: Value) -> Complex:
+    """Orthonormal combinations [x, virtual, coil] with most power at each x of `samples` [coil, line, x]."""
+    along = np.moveaxis(samples, -1, 0)
+    powers, vectors = np.linalg.eigh(along @ along.conj().swapaxes(-1, -2))
+    if coils == "auto":
+        lost = np.cumsum(np.where(powers > 0, powers, 0).sum(axis=0))
+        coils = max(1, int((lost > LOST * lost[-1]).sum()))
+    chosen: Complex = vectors[..., ::-1][..., : int(coils)].conj().swapaxes(-1, -2)
+    return chosen
+
+
+def aligned(bases: Complex) -> Complex:
+    """`bases` [x, virtual, coil], each turned within its own space to be as like the one before as can be."""
+    turned = [bases[0]]
+    for basis in bases[1:]:
+        left, _, right = np.linalg.svd(basis @ turned[-1].conj().T)
+        turned.append((left @ right).conj().T @ basis)
+    return np.stack(turned)
+
+
+def _mixed_along(frame: Frame, mixing: Complex, kernels: Kernels) -> Frame:
+    """`frame` and its reference in the virtual coils of `mixing` [x, virtual, coil]; what was not measured stays 0."""
+    reference = None if frame.reference is None else _mixed_along(frame.reference, mixing, kernels)
+    measured = (frame.kspace != 0).any(axis=(0, 1, 2))
+    images = kernels.ifft(frame.kspace, axes=1)
+    mixed = np.moveaxis(mixing @ np.moveaxis(images, -1, 0).reshape(len(mixing), len(images), -1), 0, -1)
+    kspace = kernels.fft(contiguous(mixed), axes=1).reshape(mixing.shape[1], *images.shape[1:])
+    return replace(frame, kspace=kspace * measured, reference=reference)
+
+
+def _lines(frame: Frame) -> Complex:
+    """The lines round the centre of k-space, whole: [coil, kz, ky, kx]."""
+    z, y = (slice(max(0, (n - CENTRE_LINES) // 2), (n + CENTRE_LINES) // 2) for n in frame.kspace.shape[1:3])
+    return frame.kspace[:, z, y]
+
+
+def _width(frame: Frame) -> int:
+    return int(frame.kspace.shape[-1])
 
 
 def _centre(frame: Frame) -> Complex:

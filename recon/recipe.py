@@ -16,6 +16,9 @@ from recon.errors import RecipeError
 Value = str | int | float | bool
 
 AUTO = "auto"
+ANALYTIC = "analytic"
+GEOMETRIC = "geometric"
+PROPAGATED = ("fft", "grappa", "sense")  # methods whose noise has a formula
 CINE = "cine"
 OFF = "off"
 NULL = "null"
@@ -66,9 +69,11 @@ PARAMETERS: Mapping[str, Parameter] = {
     "partial_fourier": Parameter("off", choices=("off", "homodyne", "pocs")),
     "fallback": Parameter(False),
     "coils": Parameter("all", choices=("all", "auto"), minimum=1, maximum=1024),
+    "compression": Parameter("svd", choices=("svd", "geometric")),
     "gfactor": Parameter(False),
     "off_resonance": Parameter("correct", choices=("correct", "off")),
     "delays": Parameter("estimate", choices=("estimate", "off")),
+    "snr": Parameter("off", choices=("off", "analytic"), minimum=2, maximum=1000),
     "sets": Parameter(1, minimum=1, maximum=4),
     "strength": Parameter(0.5, minimum=0.0, maximum=1e6),
     "tolerance": Parameter(1e-3, minimum=0.0, maximum=1.0),
@@ -80,16 +85,17 @@ _WINDOW = ("window", "stride")
 _BREATH = ("respiration", "acceptance", "bins")
 _SHOTS = ("trajectory_unit", "delays", "off_resonance")
 _PRIOR = (*_SHOTS, "eps", "iterations", "maps", "sets", "strength", "tolerance")
-_SPARSE = (*_PRIOR, "last_step")
+_SPARSE = ("compression", *_PRIOR, "last_step", "snr")
 _OWN: Mapping[str, tuple[str, ...]] = {
     AUTO: (*_COMMON, "combine", *_SHOTS, "partial_fourier"),
-    "fft": (*_COMMON, "combine", "partial_fourier", *_BREATH),
-    "grappa": (*_COMMON, "combine", "partial_fourier", "fallback", "gfactor"),
+    "fft": (*_COMMON, "compression", "combine", "partial_fourier", "snr", *_BREATH),
+    "grappa": (*_COMMON, "compression", "combine", "partial_fourier", "fallback", "gfactor", "snr"),
     "slice-grappa": (*_COMMON, "combine", "partial_fourier", "fallback"),
-    "gridding": (*_COMMON, "combine", *_SHOTS, "eps", "density", *_WINDOW, *_BREATH),
-    "sense": (*_COMMON, "lambda", "partial_fourier", "fallback", "gfactor"),
+    "gridding": (*_COMMON, "combine", *_SHOTS, "eps", "density", "snr", *_WINDOW, *_BREATH),
+    "sense": (*_COMMON, "compression", "lambda", "partial_fourier", "fallback", "gfactor", "snr"),
     "cg-sense": (
         *_COMMON,
+        "compression",
         *_SHOTS,
         "eps",
         "iterations",
@@ -97,6 +103,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
         "maps",
         "sets",
         "partial_fourier",
+        "snr",
         *_WINDOW,
         *_BREATH,
     ),
@@ -202,7 +209,24 @@ def _complete(method: str, given: Mapping[str, object]) -> dict[str, Value]:
             f"window is {values['window']} and respiration {values['respiration']}: a window shows what happens, of"
             " which sorting by the breath takes out a part: ask for one of them"
         )
+    _check_snr(method, values)
     return _combined(values, chosen="combine" in given)
+
+
+def _check_snr(method: str, values: Mapping[str, Value]) -> None:
+    """Raises RecipeError where no formula gives the noise of an image."""
+    if values.get("snr") != ANALYTIC:
+        return
+    if method in _OWN and method not in PROPAGATED:
+        raise RecipeError(
+            f"snr is analytic, but how noise goes through the method {method} is known for {', '.join(PROPAGATED)}"
+            " only: ask for a number of replicas"
+        )
+    if values.get("partial_fourier", "off") != "off":
+        raise RecipeError(
+            f"snr is analytic, but partial_fourier is {values['partial_fourier']}, through which noise goes by no"
+            " formula: ask for a number of replicas"
+        )
 
 
 def _elsewhere(method: str, name: str) -> bool:

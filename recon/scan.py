@@ -368,6 +368,7 @@ class Frame:
     echoes: tuple[Frame, ...] = ()
     te_ms: float = 0.0  # echo time, of calibration echoes
     field: FieldMap | None = None
+    averages: float = 1.0  # readouts to a measured line, in the mean: they divide the noise's power
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,6 +47,7 @@ CUPY: dict[str, tuple[str, ...]] = {
     "numpy.linalg.inv": ("a",),
     "numpy.linalg.norm": ("x", "ord", "axis", "keepdims"),
     "numpy.linalg.solve": ("a", "b"),
+    "numpy.linalg.svd": ("a", "full_matrices", "compute_uv"),
 }
 UFUNC_OPTIONS = ("out", "dtype", "casting")  # no `where`: CuPy's ufuncs refuse it
 # Attributes of CuPy's arrays that this project uses; what says more about an array than its values is the host's.

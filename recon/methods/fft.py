@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import sqrt
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +13,7 @@ from recon.methods.grids import Pixels, fft_seconds, inner, interpolation, resiz
 from recon.methods.images import image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
+from recon.methods.snr import by_formula, wants_formula
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -34,7 +37,10 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
     comments = unmeasured(frame.sampled, completion=recipe.text("partial_fourier"))
-    return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+    found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+    if wants_formula(recipe):  # a line that was not measured brings no noise
+        found.append(by_formula(frame, pixels, sqrt(frame.sampled.mean()), target, recipe))
+    return found
 
 
 def _spanned(sampled: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import prod, sqrt
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from recon.grappa import (
     SOURCES_VOLUME,
     WIDTH,
     Lattice,
+    Mask,
     Weights,
     calibrate,
     centre_of,
@@ -31,6 +32,7 @@ from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
 from recon.methods.problem import maps_possible
+from recon.methods.snr import by_formula, wants_formula
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -67,11 +69,19 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         pixels *= interpolation(frame.encoding, target)
     comments = fft.unmeasured(box, completion=recipe.text("partial_fourier"))
     found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
-    if recipe["gfactor"]:
+    if recipe["gfactor"] or wants_formula(recipe):
         field = (target.full[2] if _interpolates(frame, target) else images.shape[1], *target.full[:2])
         factor = np.moveaxis(geometry_factor(weights, lattice, maps.conj(), field), 0, -1)
+    if recipe["gfactor"]:
         found.append(factor_of(frame, resize(factor, target.shape), target, recipe=recipe))
+    if wants_formula(recipe):
+        found.append(by_formula(frame, pixels, factor * growth_of(lattice, box), target, recipe))
     return found
+
+
+def growth_of(lattice: Lattice, box: Mask) -> np.float32:
+    """How much the noise of a voxel grows but for the geometry factor: fewer lines, in a `box` [kz, ky] of the grid."""
+    return np.float32(sqrt(lattice.acceleration * box.mean()))
 
 
 def _interpolates(frame: Frame, target: Target) -> bool:

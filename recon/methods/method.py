@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from kernels.contract import Kernels
 from recon.cache import Cache
-from recon.recipe import Recipe
+from recon.recipe import ANALYTIC, Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
+
+SECONDS_PER_PRODUCT = 1e-9  # complex ones, of a core's matrix product
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,15 +46,36 @@ class Method:
     of_scan: OfScan | None = None  # bytes and seconds of frames that are as large as their scan
 
     def needs(self, encoding: Encoding, coils: int, *, recipe: Recipe, raw_bytes: int) -> tuple[int, float]:
-        """Bytes of memory and one CPU core's seconds for a frame whose readouts are `raw_bytes` long."""
+        """Bytes of memory and one CPU core's seconds for a frame whose readouts are `raw_bytes` long.
+
+        Where the recipe compresses `coils` to fewer, the method sees these alone, beside the k-space of all.
+        """
+        used = coils_used(coils, recipe)
         if self.of_scan is not None:
-            return self.of_scan(encoding, coils, recipe, raw_bytes)
-        return self.bytes_needed(encoding, coils), self.cost(encoding, coils)
+            memory, seconds = self.of_scan(encoding, used, recipe, raw_bytes)
+        else:
+            memory, seconds = self.bytes_needed(encoding, used), self.cost(encoding, used)
+        if used < coils:
+            memory += raw_bytes
+            seconds += SECONDS_PER_PRODUCT * used * raw_bytes / 8
+        return memory, seconds * (1 + replicas_of(recipe))
 
     def key(self, encoding: Encoding, coils: int, recipe: Recipe) -> Hashable:
         """The batch key: equal for frames of any scans that need the same plan and the same memory."""
         sizes = (encoding.encoded.matrix, encoding.recon.matrix, encoding.limits.get("kspace_encode_step_1"))
-        return self.name, recipe.hash, *sizes, coils, encoding.trajectory.value
+        return self.name, recipe.hash, *sizes, coils_used(coils, recipe), encoding.trajectory.value
+
+
+def coils_used(coils: int, recipe: Recipe) -> int:
+    """How many coils a method sees of `coils`; under "auto" the data decide, all of them at most."""
+    wanted = recipe.parameters.get("coils", "all")
+    return coils if wanted in ("all", "auto") else min(coils, int(wanted))
+
+
+def replicas_of(recipe: Recipe) -> int:
+    """How often a frame is reconstructed again for a map of its noise."""
+    wanted = recipe.parameters.get("snr", "off")
+    return 0 if wanted in ("off", ANALYTIC) else int(wanted)
 
 
 def alone(joint: RunJoint) -> Run:

@@ -14,13 +14,14 @@ from recon.espirit import VIRTUAL, espirit
 from recon.grappa import Lattice, Mask, centre_of, check_acceleration, lattice_of, spanned
 from recon.methods import fft
 from recon.methods.combine import check_finite
-from recon.methods.grappa import regridded
+from recon.methods.grappa import growth_of, regridded
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.hybrid import hybrid, middle, reference_bytes, region
 from recon.methods.images import factor_of, image_of
 from recon.methods.method import Method, Workbench
 from recon.methods.partial import completed, extents_of
 from recon.methods.problem import CENTRE_LINES, centre_window, check_centre
+from recon.methods.snr import by_formula, wants_formula
 from recon.operators import cartesian_sense
 from recon.prox import noise_of
 from recon.recipe import Recipe
@@ -54,7 +55,7 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     lattice = checked(lattice_of(frame.sampled, centre) or Lattice(1, 1, 0, (0, 0)), frame.sampled, coils)
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
     view = View.of(frame, lattice, target, calibration, kernels)
-    noise = 1.0 if calibration.whitening is not None else None
+    noise = 1 / sqrt(frame.averages) if calibration.whitening is not None else None
     made = unfolded(view, lattice, kernels, noise=noise, strength=recipe.number("lambda"))
     image, factor = made.image, made.factor
     pixels, box = on_target(image, target, kernels), spanned(frame.sampled, lattice)
@@ -64,8 +65,11 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
         pixels = pixels * interpolation(frame.encoding, target)
     comments = fft.unmeasured(box, completion=recipe.text("partial_fourier")) + lost(made, lattice)
     images = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
+    factor = nearest(factor, target)
     if recipe["gfactor"]:
-        images.append(factor_of(frame, resize(nearest(factor, target), target.shape), target, recipe=recipe))
+        images.append(factor_of(frame, resize(factor, target.shape), target, recipe=recipe))
+    if wants_formula(recipe):
+        images.append(by_formula(frame, pixels, factor * growth_of(lattice, box), target, recipe))
     return images
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import sqrt
 
 from kernels.contract import Complex, Kernels
 from recon.methods import cg_sense
@@ -33,7 +34,7 @@ def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Work
     """One image; the strength is in units of the noise, which the noise scan has made 1, or which is estimated."""
     target, kernels = target_of(frame.encoding, oversampling=recipe.text("oversampling")), workbench.kernels
     problem = problem_of(frame, target, calibration, recipe, workbench)
-    noise = 1.0 if calibration.whitening is not None else _noise(problem, kernels)
+    noise = 1 / sqrt(frame.averages) if calibration.whitening is not None else _noise(problem, kernels)
     step = 1.0 if problem.bounded else 1 / (largest_eigenvalue(problem.normal, problem.rhs) or 1.0)
     found = fista(
         Composite(problem.normal, problem.rhs, prior(problem, noise * recipe.number("strength"), kernels)),

@@ -34,6 +34,8 @@ def recipes(draw: st.DrawFn) -> Recipe:
         values.pop("sets", None)
     if values.get("window"):
         values.pop("respiration", None)
+    if values.get("snr") == "analytic":
+        values.pop("snr")
     return Recipe(method, values)
 
 

@@ -46,6 +46,7 @@ class Case:
 CASES = [
     Case("brain-se", "fft", {}, 0),
     Case("brain-se", "fft", {"combine": "adaptive", "coils": 3, "output": "phase"}, 4),
+    Case("brain-se", "fft", {"coils": 3, "compression": "geometric"}, 3),
     Case("brain-se partial", "fft", {"partial_fourier": "homodyne", "output": "real"}, 3),
     Case("brain-se partial", "fft", {"partial_fourier": "pocs", "coils": "auto"}, 2 * 20 + 2),
     Case("head-gre3d", "fft", {"combine": "adaptive", "output": "complex"}, 3),
