@@ -10,7 +10,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import Complex
+from kernels.contract import Complex, Kernels
 from recon.arrays import contiguous
 from recon.errors import RecipeError, ScanError
 from recon.recipe import Value

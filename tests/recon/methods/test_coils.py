@@ -8,15 +8,24 @@ import numpy as np
 import pytest
 
 from kernels.contract import Complex
-from recon.errors import ScanError
+from recon.errors import RecipeError, ScanError
+from recon.methods import METHODS
 from recon.pipeline import reconstruct
-from recon.prepare import LOST, compressed, strongest
+from recon.prepare import (
+    LOST,
+    aligned,
+    compressed,
+    compressed_geometrically,
+    compressed_together,
+    strongest,
+    strongest_along,
+)
 from recon.recipe import Recipe, Value
 from recon.scan import Calibration
 from recon.simulate import nrmse, simulate
 from tests import tolerances
 from tests.recon.builders import noise
-from tests.recon.methods.phantoms import CPU, distance, frame_of, noise_kspace
+from tests.recon.methods.phantoms import CPU, distance, encoding, frame_of, noise_kspace
 from tests.recon.methods.test_cg_sense import error, measured, thinned
 from tests.recon.methods.test_reference import separated
 
@@ -90,6 +99,100 @@ def test_a_separate_scan_compresses_the_image_with_it() -> None:
     simulated = measured("brain-se", 96, noise=0)
     scan = separated(simulated.scan, 2)
     assert error(simulated, scan, "grappa", coils=6) < 0.3 * error(simulated, scan, "fft")
+
+
+def along_readout(coils: int, samples: int) -> Complex:
+    """K-space [coil, 1, ky, kx] of coils that see two places of the object each, apart along the readout."""
+    places = np.arange(samples)
+    centres = np.linspace(0, samples, coils, endpoint=False)
+    sees = np.exp(-(((places - centres[:, None] + samples / 2) % samples - samples / 2) ** 2) / 8)
+    images = sees[:, None, None] * CPU.ifft(noise_kspace((1, 1, 32, samples)), axes=2)
+    return CPU.fft(images.astype(np.complex64), axes=2)
+
+
+@pytest.mark.parametrize("coils", [1, 2, 4])
+def test_geometric_compression_keeps_more_with_as_few(coils: int) -> None:
+    """At each place the best combinations are at least as good there as those that are best on the whole."""
+    frame = frame_of(along_readout(8, 48))
+    kept = []
+    for (found,), _ in (
+        compressed_together([frame], Calibration(), coils),
+        compressed_geometrically([frame], Calibration(), coils, CPU),
+    ):
+        assert len(found.kspace) == coils
+        kept.append(float(np.linalg.norm(found.kspace[:, :, 4:28]) / np.linalg.norm(frame.kspace[:, :, 4:28])))
+    assert kept[0] < kept[1] <= 1 + 1e-5
+
+
+def test_geometric_auto_loses_no_more_than_it_may_and_needs_fewer() -> None:
+    frame = frame_of(along_readout(8, 48))
+    ((found,), _), ((plain,), _) = (
+        compressed_geometrically([frame], Calibration(), "auto", CPU),
+        compressed_together([frame], Calibration(), "auto"),
+    )
+    assert len(found.kspace) < len(plain.kspace)
+    centre = slice(4, 28)
+    lost = 1 - float(np.linalg.norm(found.kspace[:, :, centre]) / np.linalg.norm(frame.kspace[:, :, centre])) ** 2
+    assert lost < LOST + 1e-5
+
+
+def test_neighbours_are_turned_alike_and_span_what_they_did() -> None:
+    bases = strongest_along(CPU.ifft(along_readout(6, 32)[:, 0], axes=1), 3)
+    turned = aligned(bases)
+    spans = [np.swapaxes(b.conj(), -1, -2) @ b for b in (bases, turned)]
+    assert np.allclose(spans[0], spans[1], atol=1e-4)
+    steps = [float(np.linalg.norm(np.diff(b, axis=0), axis=(1, 2)).max()) for b in (bases, turned)]
+    assert steps[1] < steps[0]
+
+
+def test_geometric_compression_leaves_noise_white_and_gaps_empty() -> None:
+    kspace = noise_kspace((6, 1, 64, 64))
+    kspace[..., :10] = 0
+    whitening = np.eye(6, dtype=np.complex64) * 2
+    sampled = (np.arange(64) % 2 == 0)[None]
+    (found,), calibration = compressed_geometrically(
+        [frame_of(kspace, sampled=sampled)], Calibration(whitening=whitening), 4, CPU
+    )
+    assert calibration.whitening is not None and np.array_equal(calibration.whitening, np.eye(4))
+    assert not found.kspace[..., :10].any() and not found.kspace[:, ~sampled].any()
+    whole, _ = compressed_geometrically(
+        [frame_of(noise_kspace((6, 1, 96, 96)))], Calibration(whitening=whitening), 4, CPU
+    )
+    outer = np.delete(whole[0].kspace, slice(36, 60), axis=2).reshape(4, -1)  # no line that the combinations come from
+    # Rows of unit norm times 2: a variance of 2 · 2²; each entry is a mean over n samples with deviation 8 / √n.
+    assert np.abs(outer @ outer.conj().T / outer.shape[1] - 8 * np.eye(4)).max() < 8 * 5 / np.sqrt(outer.shape[1])
+
+
+@pytest.mark.parametrize("method", ["fft", "grappa", "cg-sense"])
+def test_four_geometric_coils_come_nearer_than_four_of_the_whole(method: str) -> None:
+    simulated = measured("brain-se", 96, noise=0)
+    scan = simulated.scan if method == "fft" else thinned(simulated.scan, (2, 1))
+    plain, geometric = (error(simulated, scan, method, coils=4, compression=how) for how in ("svd", "geometric"))
+    assert geometric < plain
+
+
+def test_geometric_compression_refuses_trajectories() -> None:
+    scan = simulate("heart-radial", seed=3, coils=4, matrix=32, repetitions=1).scan
+    with pytest.raises(RecipeError) as caught:
+        list(reconstruct(scan, Recipe("cg-sense", {"coils": 2, "compression": "geometric"}), CPU))
+    assert str(caught.value) == (
+        "compression is geometric, which needs Cartesian k-space, the scan is goldenangle: ask for compression svd"
+    )
+
+
+def test_what_a_frame_needs_is_that_of_its_virtual_coils() -> None:
+    space, raw = encoding((1, 128, 128)), 8 * 32 * 128 * 128
+    method = METHODS["cg-sense"]
+
+    def needed(coils: int, wanted: Value) -> tuple[int, float]:
+        return method.needs(space, coils, recipe=Recipe("cg-sense", {"coils": wanted}), raw_bytes=raw)
+
+    few, compressed_, many = needed(8, "all"), needed(32, 8), needed(32, "all")
+    assert few[0] < compressed_[0] == few[0] + raw < many[0]
+    assert few[1] < compressed_[1] < many[1]
+    assert needed(32, "auto") == many  # how many that will be, the data say
+    keys = [method.key(space, coils, Recipe("cg-sense", {"coils": 8})) for coils in (32, 16, 4)]
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_a_sample_that_is_not_finite_is_named() -> None:
