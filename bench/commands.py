@@ -118,10 +118,10 @@ def _environment(pair: str) -> tuple[str, str]:
 
 def _measure_methods() -> list[report.Row]:
     import kernels
-    from bench import methods, realtime
+    from bench import methods, planar, realtime
 
     cpu = kernels.on("cpu")
-    return [*methods.measure(cpu), realtime.measure(cpu)]
+    return [*methods.measure(cpu), *planar.measure(cpu), realtime.measure(cpu)]
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:

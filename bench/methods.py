@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
@@ -69,6 +69,9 @@ def _cases() -> Iterator[Case]:
     for factor in (2, 3):
         for method in ("grappa", "sense", "cg-sense", "l1-wavelet", "tv"):
             yield Case("2-D spin echo, undersampled", "brain-se", method, factor)
+    yield Case("echo-planar, single shots", "head-epi", "fft", matrix=64)
+    yield Case("echo-planar, four shots", "head-epi-shots", "fft")
+    yield Case("echo-planar, three slices at once", "head-epi-sms", "slice-grappa", matrix=64)
     yield Case("retrospectively gated cine", "heart-cine", "cine")
     for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
@@ -151,6 +154,37 @@ def _mark(head: NDArray[np.void], centre: NDArray[np.bool_], regular: NDArray[np
 
 # ---- the page ----
 
+PLANAR_HEAD = """
+## Echo-planar images
+
+Measured without noise. A *ghost* is what is wrong where the object would lie half a field of view away, relative to the object; *leakage* is what an image shows of another slice that alone gives signal, relative to what that slice's own image shows (the larger the more slices share the coils: 3 % is asked of three); *displacement* is that of the whole object by 50 Hz, against frequency × echo spacing × lines.
+
+| | measured | beside |
+|---|---|---|
+"""  # noqa: E501 (one paragraph of the page per line)
+
+Shown = Callable[[Mapping[str, float]], str]
+
+
+def _ghost(row: Mapping[str, float]) -> str:
+    return f"{100 * row['value']:.2f} % | {100 * row['baseline']:.1f} % without navigators"
+
+
+def _leakage(row: Mapping[str, float]) -> str:
+    return f"{100 * row['value']:.2f} % | {100 * row['baseline']:.0f} %"
+
+
+def _displacement(row: Mapping[str, float]) -> str:
+    return f"{row['value']:.3f} voxels | {row['baseline']:.3f} voxels predicted"
+
+
+PLANAR: tuple[tuple[str, str, Shown], ...] = (
+    ("methods.head-epi.ghost", "ghost of a single shot", _ghost),
+    ("methods.head-epi-shots.ghost", "ghost of four shots", _ghost),
+    ("methods.head-epi.displacement", "displacement by 50 Hz", _displacement),
+    *((f"methods.head-epi-sms.mb{n}.leakage", f"leakage between {n} slices", _leakage) for n in (2, 3, 4)),
+)
+
 HEAD = """# Methods
 
 What each method makes of simulated scans whose truth is known exactly. *Error* is the root of Σ(image − truth)² / Σ truth² over the object, over all images of the scan; *noise alone* is what the noise of the fully sampled scan must cause there, and what a perfect reconstruction of all lines shows. Undersampled scans keep every R-th line and 24 calibration lines, so their noise is at least √R larger. Methods run with their defaults but for the parameters named; the truth of a body that breathes is the one at the end of expiration.
@@ -173,7 +207,13 @@ def page(stored: Path) -> str:
     made = (
         "Made by `python -m bench.methods > docs/methods.md` from the newest result of `recon-cluster bench methods`."
     )
-    return HEAD + "".join(lines) + f"{foot} {made}\n"
+    return HEAD + "".join(lines) + _planar(rows) + f"{foot} {made}\n"
+
+
+def _planar(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """The table of what else is asked of echo-planar images; nothing where it was not measured."""
+    lines = [f"| {what} | {show(rows[name])} |\n" for name, what, show in PLANAR if name in rows]
+    return PLANAR_HEAD + "".join(lines) if lines else ""
 
 
 def _speed(rows: Mapping[str, Mapping[str, float]]) -> list[str]:

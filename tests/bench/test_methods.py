@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import kernels
-from bench import methods, realtime
+from bench import methods, planar, realtime
 from bench.methods import CASES, JUDGES, Case, measure, undersampled
 from bench.report import Row
 from recon.assemble import is_calibration
@@ -75,6 +75,31 @@ def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
     assert "whenever 17 more are there: 31 ms a frame on one core (median); 50 ms are wanted." in page
     with pytest.raises(FileNotFoundError, match="no result of `recon-cluster bench methods` lies in"):
         methods.newest(tmp_path / "empty")
+
+
+def test_the_page_says_what_else_is_asked_of_echo_planar_images(tmp_path: Path) -> None:
+    rows = [
+        asdict(Row("methods.head-epi.ghost", 0.004, "", 0.28, 0.0142)),
+        asdict(Row("methods.head-epi.displacement", -1.78, "voxels", -1.76, 1.01)),
+        asdict(Row("methods.head-epi-sms.mb3.leakage", 0.0123, "", 0.03, 0.41)),
+    ]
+    stored = tmp_path / "2026-01-01-cpu-abc-methods.json"
+    about = {"date": "2026-01-01T03:04:05+00:00", "commit": "abc"}
+    stored.write_text(json.dumps({"environment": about, "rows": rows}), encoding="utf-8")
+    page = methods.page(stored)
+    assert "| ghost of a single shot | 0.40 % | 28.0 % without navigators |" in page
+    assert "| displacement by 50 Hz | -1.780 voxels | -1.760 voxels predicted |" in page
+    assert "| leakage between 3 slices | 1.23 % | 3 % |" in page
+
+
+def test_ghosts_leakage_and_displacement_are_measured_as_asked() -> None:
+    """At a size small enough for a test, where leakage and ghosts are largest."""
+    made = planar.Maker(CPU, 32, 8)
+    single, shots = made.ghosts()
+    for row in (single, shots):
+        assert row.value < 0.01 and row.ratio is not None and row.ratio < 0.05
+    assert made.displacement().ratio == pytest.approx(1, abs=0.06)  # 0.6 voxels, of a profile sampled once a voxel
+    assert made.leakage(3).value < 0.03
 
 
 def test_the_document_is_the_page() -> None:

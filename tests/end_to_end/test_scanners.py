@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from cluster.client import Client
 from cluster.scanner import SimulatedScanner, Stage, play
 from cluster.verdict import judge
+from recon.device import open_device
+from recon.pipeline import reconstruct
+from recon.recipe import Recipe
 from recon.simulate import simulate
 from tests.end_to_end.running import running
 
@@ -67,3 +71,21 @@ def test_the_capsule_is_on_the_patients_left(tmp_path: Path) -> None:
     outside = np.sum((where / [84, 106, 100]) ** 2, axis=1) > 1
     brightest = where[outside][pixels.ravel()[outside].argmax()]
     assert np.abs(brightest - [85, 2, 4]).max() < 6
+
+
+def test_slices_excited_together_come_back_as_in_memory(tmp_path: Path) -> None:
+    """Echo-planar lines, their navigators and the calibration of each slice find their frames, streamed or not."""
+    simulated = simulate("head-epi-sms", matrix=32, coils=8)
+    scanner = SimulatedScanner(simulated, speed=0)
+    with running(tmp_path) as server:
+        scanner.over_tcp(*server.mrd)
+    assert scanner.status().stage is Stage.DONE
+    assert len(scanner.latencies_s) == len(simulated.truth) == len(scanner.images)
+    kernels = open_device("cpu")
+    here = {image.counters: image for image in reconstruct(simulated.scan, Recipe(), kernels)}
+    for image in scanner.images:
+        same = here[image.counters]
+        assert image.provenance.method == "slice-grappa"
+        np.testing.assert_array_equal(image.pixels, same.pixels)
+        assert image.geometry.position_mm == pytest.approx(same.geometry.position_mm)
+        assert image.attributes["EpiOffResonanceHz"] == same.attributes["EpiOffResonanceHz"]

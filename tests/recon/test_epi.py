@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from bench.planar import ghost_level
 from recon.assemble import Assembler
 from recon.epi import UNDESCRIBED, WITHOUT_NAVIGATORS, fit_of, straight_line
 from recon.errors import HeaderError, ScanError
@@ -15,7 +16,7 @@ from recon.scan import Flag, Readouts, Scan, Trajectory, TrajectoryDescription
 from recon.simulate import SimulatedScan, nrmse
 from recon.simulate.epi import gradient_for
 from tests.recon.builders import header, heads, noise
-from tests.recon.planar import ONE_SLICE, ghost_level, images_of, scan_of, with_encoding
+from tests.recon.planar import ONE_SLICE, images_of, scan_of, with_encoding
 
 # Noise-free. What is left is what a line does to itself while it is read (off-resonance and T2* within it, a gradient
 # that lags on its ramps too) and the edge of the band, which samples on ramps see otherwise than a grid: 0.4 % at 32
