@@ -25,8 +25,6 @@ from kernels.cuda._load import OPTIONS, read_source
 
 ARCHITECTURES = ("sm_80", "sm_90", "sm_100")
 TABLE = Path("bench/results/cuda-compiled.csv")
-# Lines of passes.cu: every radix, once and again, and the longest blocks.
-LENGTHS = (256, 512, 640, 1000, 1024, 1280)
 NVCC = Path("/usr/local/cuda/bin/nvcc")
 ENTRY = re.compile(r"Compiling entry function '(\S+)' for '(\S+)'")
 SPILLS = re.compile(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
@@ -60,9 +58,9 @@ class Compiler(Protocol):
 
 
 def all_names() -> dict[str, tuple[str, ...]]:
-    """Every kernel that the wrappers may ask for, by file; of the passes those of some usual lengths."""
+    """Every kernel that the wrappers may ask for, by file."""
     fixed = fft.NAMES | cg.NAMES | coils.NAMES | prox.NAMES | wavelet.NAMES
-    return fixed | nufft_steps.names() | grid.names(LENGTHS)
+    return fixed | nufft_steps.names() | grid.names(grid.fused_lengths())
 
 
 def find_compiler() -> Compiler | None:

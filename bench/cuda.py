@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import prod
+from math import exp, prod
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,12 @@ ISSUE = 132 * 4 * 1.755e9  # instructions of a warp a second
 STREAM_SHARE, ISSUE_SHARE = 0.85, 0.6
 # Of a thread, for each value of a line that passes.cu transforms: three stages of radix 8, counted by hand.
 PASS_INSTRUCTIONS = 45
+# Of a thread, for each point that it interpolates, beside taps and weights: start, loop, place and store, by hand.
+POINT_INSTRUCTIONS = 20
+# Of `spread`, by hand: a lane that looks whether its warp meets an entry of the list, a warp that adds one, beside its
+# cells; a thread that fetches a value, or four weights of an entry along an axis, for all of them.
+LOOK_INSTRUCTIONS = {2: 25, 3: 35}
+ENTRY_INSTRUCTIONS, VALUE_INSTRUCTIONS, QUAD_INSTRUCTIONS = 16, 20, 45
 EPS = 1e-4
 REPEATS, BUFFERS = 50, 3
 
@@ -104,26 +110,50 @@ def predict(case: Case, *, adjoint: bool) -> Prediction:
 
 
 def interpolate_seconds(case: Case) -> float:
-    """What shared memory needs for the taps, with the conflicts of few coils, and for filling the footprints."""
-    axes, lanes = len(case.shape), lanes_of(case)
+    """What shared memory needs for taps and footprints, or the schedulers for the sums, whichever is more."""
+    axes, lanes, width = len(case.shape), lanes_of(case), case.width
     padded = -(-case.coils // lanes) * lanes
-    taps = 8 * case.points * padded * case.width**axes * nufft_steps.LANES[axes][lanes]
     blocks = max(tile_count(case), case.points / POINTS_PER_BLOCK)
-    filled = blocks * padded / lanes * nufft_steps.footprint_bytes(axes, case.width, lanes)
-    return float(taps + filled) / SHARED
+    read = moved_share(case, blocks) * case.points * padded * width**axes
+    filled = blocks * padded / lanes * nufft_steps.footprint_bytes(axes, width, lanes)
+    shared = (8 * read * nufft_steps.LANES[axes][lanes] + filled) / SHARED
+    # Two additions for each tap and each row, a weight for each row, and what a point takes besides.
+    per_point = 2 * width**axes + 3 * width ** (axes - 1) + axes * width + POINT_INSTRUCTIONS
+    return float(max(shared, (case.points * padded * per_point + read) / 32 / ISSUE))
+
+
+def moved_share(case: Case, blocks: float) -> float:
+    """Of how many points a thread reads the cells anew: in 2-D those whose first cell the one before does not share.
+
+    Points fall where they like: of those per cell, the share that are a cell's first, and the first of each thread.
+    """
+    if len(case.shape) != 2:
+        return 1.0
+    per_cell = case.points / (2 ** len(case.shape) * prod(case.shape))
+    firsts = blocks * nufft_steps.interpolate_threads(2) / lanes_of(case) / case.points
+    return min(1.0, (1 - exp(-per_cell)) / per_cell + firsts)
 
 
 def spread_seconds(case: Case) -> float:
-    """What the schedulers need for each entry of a tile's list: warps whose lines it touches, and others that look."""
-    axes, lanes = len(case.shape), lanes_of(case)
-    edge, turns = TILE_EDGE[axes], -(-case.coils // lanes)
-    entries = case.points * ((edge + case.width - 1) / edge) ** axes
-    warps = nufft_steps.spread_threads(axes, lanes) / 32
-    cells = lanes * nufft_steps.tile_cells(axes) / nufft_steps.spread_threads(axes, lanes) / lanes
-    lines = edge ** (axes - 1) / warps  # of a warp
-    touched = min(1.0, ((lines + case.width - 1) / (edge + case.width - 1)) ** (1 if axes == 2 else 2))
-    staged = (lanes + axes * edge) / 32 * 20
-    return float(entries * turns * (warps * (6 + touched * (2 * cells + cells / 4 + 12)) + staged) / ISSUE)
+    """What the schedulers need for each entry of a tile's list: warps whose cells it touches, and all that look."""
+    axes, lanes, width = len(case.shape), lanes_of(case), case.width
+    edge, turns, threads = TILE_EDGE[axes], -(-case.coils // lanes), nufft_steps.spread_threads(axes, lanes)
+    entries = case.points * ((edge + width - 1) / edge) ** axes
+    cells = nufft_steps.tile_cells(axes) * lanes // threads
+    touched = prod(min(1.0, (size + width - 1) / (edge + width - 1)) for size in warp_cells(axes, lanes, cells))
+    # For each cell two additions and a quarter of a read; weights, the value and the loop besides.
+    added = touched * (2 * cells + cells / 4 + ENTRY_INSTRUCTIONS)
+    staged = (lanes * VALUE_INSTRUCTIONS + axes * edge / 4 * QUAD_INSTRUCTIONS) / 32
+    return float(entries * turns * (threads / 32 * (LOOK_INSTRUCTIONS[axes] / 32 + added) + staged) / ISSUE)
+
+
+def warp_cells(axes: int, lanes: int, cells: int) -> tuple[int, ...]:
+    """The sizes of what a warp of `spread` owns of a tile, whose threads own `cells` cells along x: see nufft.cu."""
+    units = 32 // lanes
+    if axes == 2:
+        return min(units, 16), cells * max(1, units // 16)
+    z = 1 if units < 8 else 2 if units < 32 else 4
+    return z, units // z, cells
 
 
 def lanes_of(case: Case) -> int:

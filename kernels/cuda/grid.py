@@ -212,6 +212,11 @@ def is_fused(length: int) -> bool:
     return SHORTEST <= length <= LONGEST and smooth(length)
 
 
+def fused_lengths() -> tuple[int, ...]:
+    """Every length that a plan may ask passes.cu for: fine grids are even."""
+    return tuple(n for n in range(SHORTEST, LONGEST + 1, 2) if is_fused(n))
+
+
 def names(lengths: tuple[int, ...]) -> dict[str, tuple[str, ...]]:
     """Every kernel of grids whose lines have these `lengths`, by file."""
     rows = [f"{name}<{n}>" for n in lengths for name in ("rows_in", "rows_out", "rows_sum")]
@@ -230,7 +235,7 @@ def roots_of(length: int) -> Complex:
 
 def threads_of(length: int) -> int:
     """Threads of a line."""
-    return blocks_of(length, 8)
+    return 128 if length == 1152 else blocks_of(length, 8)
 
 
 def columns_of(length: int) -> int:

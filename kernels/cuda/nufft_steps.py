@@ -11,8 +11,9 @@ from kernels.cuda._load import Runtime
 from kernels.plan import Geometry, Index, Integers
 
 # Coils that one block of threads works on, by the number of axes; and how many times longer a value takes to come from
-# shared memory than with 16 coils: a half-warp then reads 1, 2, 4 or 16 cells, which meet in banks as they fall.
-LANES = {2: {1: 3.1, 4: 2.1, 8: 1.5, 16: 1.0}, 3: {1: 3.1, 4: 2.1}}
+# shared memory than with 16 coils: a half-warp then reads 1, 2, 4 or 16 cells, which meet in banks as they fall, in 3-D
+# as the plan's order has them: counted for 32³ voxels and as many random points.
+LANES = {2: {1: 3.1, 4: 2.1, 8: 1.5, 16: 1.0}, 3: {1: 2.7, 4: 1.3}}
 WIDTHS = range(2, 10)  # what kernels.plan may choose
 HALF_WIDTHS = range(2, 7)  # the same for eps ≥ 1e-3
 
@@ -115,7 +116,7 @@ def interpolate_threads(axes: int) -> int:
 def footprint_bytes(axes: int, width: int, lanes: int) -> int:
     """Dynamic shared memory of `interpolate`."""
     span = (16 if axes == 2 else 8) + width - 1
-    return int(8 * span**axes * (lanes + (lanes > 1)))
+    return int(8 * span**axes * (lanes + (axes == 2 and lanes > 1)))
 
 
 def tile_cells(axes: int) -> int:
@@ -125,7 +126,7 @@ def tile_cells(axes: int) -> int:
 
 def spread_threads(axes: int, lanes: int) -> int:
     """Threads in a block of `spread` and `add_parts`."""
-    split = {16: 1, 1: 4}.get(lanes, 2) if axes == 2 else 1 + (lanes == 1)
+    split = (4 if lanes == 1 else 2) if axes == 2 else 1 + (lanes == 1)
     return lanes * (16 if axes == 2 else 64) * split
 
 

@@ -11,7 +11,7 @@
 #include "grid.cuh"
 
 template <int N>
-constexpr int THREADS = (N + 7) / 8;  // of a line
+constexpr int THREADS = N == 1152 ? 128 : (N + 7) / 8;  // of a line; with more of 1152 the compiler spills for sm_100
 
 template <int N>
 constexpr int COLUMNS = N <= 640 ? 8 : 4;  // neighbours of a block: 64 bytes, or 32, are moved at once
@@ -142,10 +142,28 @@ __device__ inline void transform(float2* cells, const float2* __restrict__ roots
     }
 }
 
-struct Line {
-    int coil, z, y;
-    __device__ Line(int number, int coils, int size_y)
-        : coil(number % coils), z(number / coils / size_y), y(number / coils % size_y) {}
+// The line along x that a thread works on, of lines [z][y][coil], ROWS to a block.
+template <int N>
+struct Row {
+    int lane;
+    bool mine;  // whether there is such a line
+    long long voxel, coil_voxel, cell;  // where it begins in one coil's image, in all coils' images and in the grid
+    float scale;
+
+    __device__ Row(const float* __restrict__ scale_z, const float* __restrict__ scale_y, int coils, int size_z,
+                   int size_y, int size_x, int fine_z, int fine_y) {
+        lane = threadIdx.x / THREADS<N>;
+        int line = blockIdx.x * ROWS<N> + lane;
+        mine = line < size_z * size_y * coils;
+        if (!mine) line = 0;
+        const int coil = line % coils, z = line / coils / size_y, y = line / coils % size_y;
+        voxel = (static_cast<long long>(z) * size_y + y) * size_x;
+        coil_voxel = static_cast<long long>(coil) * size_z * size_y * size_x + voxel;
+        const long long plane =
+            static_cast<long long>(cell_at(z, size_z, fine_z)) * fine_y + cell_at(y, size_y, fine_y);
+        cell = (plane * coils + coil) * N;
+        scale = scale_z[z] * scale_y[y];
+    }
 };
 
 // image · maps · scale, padded and transformed along x → the rows of the grid that hold voxels.
@@ -156,26 +174,18 @@ __global__ void __launch_bounds__((ROWS<N> * THREADS<N>), 2)
             const float* __restrict__ scale_z, const float* __restrict__ scale_y, const float* __restrict__ scale_x,
             const float2* __restrict__ roots, int coils, int size_z, int size_y, int size_x, int fine_z, int fine_y) {
     DYNAMIC_SHARED(float2, cells);
-    const int lane = threadIdx.x / THREADS<N>;
-    const int number = blockIdx.x * ROWS<N> + lane;
-    const bool mine = number < size_z * size_y * coils;
-    const Line at(mine ? number : 0, coils, size_y);
-    const float scale = scale_z[at.z] * scale_y[at.y];
-    const long long row = (static_cast<long long>(at.z) * size_y + at.y) * size_x;
-    const long long coil_row = static_cast<long long>(at.coil) * size_z * size_y * size_x + row;
-    const long long plane =
-        static_cast<long long>(cell_at(at.z, size_z, fine_z)) * fine_y + cell_at(at.y, size_y, fine_y);
-    float2* const out = grid + (plane * coils + at.coil) * N;
+    const Row<N> row(scale_z, scale_y, coils, size_z, size_y, size_x, fine_z, fine_y);
     const auto load = [=](int cell) {
         const int x = voxel_at(cell, size_x, N);
-        if (!mine || x < 0) return make_float2(0.f, 0.f);
-        const float2 value = maps == nullptr ? image[coil_row + x] : times(maps[coil_row + x], image[row + x]);
-        return scaled(value, scale * scale_x[x]);
+        if (!row.mine || x < 0) return make_float2(0.f, 0.f);
+        const float2 value = maps == nullptr ? image[row.coil_voxel + x]
+                                             : times(maps[row.coil_voxel + x], image[row.voxel + x]);
+        return scaled(value, row.scale * scale_x[x]);
     };
     const auto store = [=](int cell, float2 value) {
-        if (mine) out[cell] = value;
+        if (row.mine) grid[row.cell + cell] = value;
     };
-    transform<N, 1>(cells + lane * padded(N), roots, threadIdx.x % THREADS<N>, load, store);
+    transform<N, 1>(cells + row.lane * padded(N), roots, threadIdx.x % THREADS<N>, load, store);
 }
 
 // The grid's rows that hold voxels, transformed back along x, cropped, times scale → image [coil][z][y][x].
@@ -186,22 +196,13 @@ __global__ void __launch_bounds__((ROWS<N> * THREADS<N>), 2)
              const float* __restrict__ scale_y, const float* __restrict__ scale_x, const float2* __restrict__ roots,
              int coils, int size_z, int size_y, int size_x, int fine_z, int fine_y) {
     DYNAMIC_SHARED(float2, cells);
-    const int lane = threadIdx.x / THREADS<N>;
-    const int number = blockIdx.x * ROWS<N> + lane;
-    const bool mine = number < size_z * size_y * coils;
-    const Line at(mine ? number : 0, coils, size_y);
-    const float scale = scale_z[at.z] * scale_y[at.y];
-    const long long plane =
-        static_cast<long long>(cell_at(at.z, size_z, fine_z)) * fine_y + cell_at(at.y, size_y, fine_y);
-    const float2* const in = grid + (plane * coils + at.coil) * N;
-    float2* const out =
-        image + ((static_cast<long long>(at.coil) * size_z + at.z) * size_y + at.y) * static_cast<long long>(size_x);
-    const auto load = [=](int cell) { return mine ? conjugate(in[cell]) : make_float2(0.f, 0.f); };
+    const Row<N> row(scale_z, scale_y, coils, size_z, size_y, size_x, fine_z, fine_y);
+    const auto load = [=](int cell) { return row.mine ? conjugate(grid[row.cell + cell]) : make_float2(0.f, 0.f); };
     const auto store = [=](int cell, float2 value) {
         const int x = voxel_at(cell, size_x, N);
-        if (mine && x >= 0) out[x] = scaled(conjugate(value), scale * scale_x[x]);
+        if (row.mine && x >= 0) image[row.coil_voxel + x] = scaled(conjugate(value), row.scale * scale_x[x]);
     };
-    transform<N, 1>(cells + lane * padded(N), roots, threadIdx.x % THREADS<N>, load, store);
+    transform<N, 1>(cells + row.lane * padded(N), roots, threadIdx.x % THREADS<N>, load, store);
 }
 
 // The same with Σ conj(maps) over coils → image [z][y][x], added to what is there where `more` is not 0.

@@ -299,10 +299,16 @@ T __shfl_xor_sync(unsigned, T value, int mask, int = shim::WARP) {
 }
 
 inline unsigned __ballot_sync(unsigned, bool predicate) {
+    shim::Fiber& self = *shim::block.current;
+    self.exchange = predicate;
+    shim::wait(shim::State::at_warp);
     unsigned bits = 0;
-    for (int lane = 0; lane < shim::WARP; ++lane) bits |= unsigned{shim::exchange(predicate, lane)} << lane;
+    const int first = self.warp * shim::WARP, last = std::min(first + shim::WARP, shim::block.count);
+    for (int i = first; i < last; ++i) bits |= static_cast<unsigned>(shim::block.fibers[i]->exchange) << (i - first);
+    shim::wait(shim::State::at_warp);
     return bits;
 }
+inline int __ffs(unsigned bits) { return __builtin_ffs(static_cast<int>(bits)); }
 inline bool __any_sync(unsigned mask, bool predicate) { return __ballot_sync(mask, predicate) != 0; }
 
 template <class T>

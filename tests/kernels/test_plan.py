@@ -10,6 +10,7 @@ import pytest
 
 from kernels.contract import Real
 from kernels.plan import (
+    BANKS,
     COARSEST_EPS,
     FINEST_EPS,
     KERNELS,
@@ -154,14 +155,31 @@ def test_tiles_follow_a_morton_curve(rng: np.random.Generator) -> None:
     ]
 
 
-def test_points_of_a_tile_keep_their_order_and_shots_may_have_axes(rng: np.random.Generator) -> None:
+def test_points_of_a_tile_go_by_their_first_cell_and_shots_may_have_axes(rng: np.random.Generator) -> None:
     points = spokes(5, 40)
     geometry = plan_geometry(points, (20, 20), eps=1e-3)
     flat = plan_geometry(points.reshape(-1, 2), (20, 20), eps=1e-3)
     assert np.array_equal(geometry.order, flat.order)
     tile = np.searchsorted(geometry.blocks[:, 2], np.arange(200), side="right")
-    within = np.diff(geometry.order)[np.diff(geometry.blocks[tile, 0]) == 0]
-    assert (within > 0).all()
+    y, x = (geometry.start % 16).T
+    same_tile = np.diff(geometry.blocks[tile, 0]) == 0
+    onward = np.diff(16 * y + x)[same_tile]
+    assert (onward >= 0).all() and (onward == 0).any()
+    assert (np.diff(geometry.order)[same_tile][onward == 0] > 0).all()
+
+
+def test_points_of_a_volumes_tile_take_turns_among_banks(rng: np.random.Generator) -> None:
+    """Every bank has had its n-th point before any has its next; points of a bank keep the order they came in."""
+    geometry = plan_geometry(uniform(rng, 3000, 3), (9, 12, 10), eps=1e-4)
+    span = 8 + geometry.spreading.width - 1
+    for tile, first, end in geometry.blocks:
+        z, y, x = (geometry.start[first:end] - geometry.tile_origin[tile]).T
+        bank = ((z * span + y) * span + x) % BANKS
+        turn = np.array([np.count_nonzero(bank[:i] == own) for i, own in enumerate(bank)])
+        assert (np.diff(BANKS * turn + bank) > 0).all()
+        for own in range(BANKS):
+            assert (np.diff(geometry.order[first:end][bank == own]) > 0).all()
+    assert end - first > 1
 
 
 def test_arrays_are_as_a_device_reads_them(rng: np.random.Generator) -> None:
