@@ -131,7 +131,7 @@ def moved_share(case: Case, blocks: float) -> float:
         return 1.0
     per_cell = case.points / (2 ** len(case.shape) * prod(case.shape))
     firsts = blocks * nufft_steps.interpolate_threads(2) / lanes_of(case) / case.points
-    return min(1.0, (1 - exp(-per_cell)) / per_cell + firsts)
+    return float(min(1.0, (1 - exp(-per_cell)) / per_cell + firsts))
 
 
 def spread_seconds(case: Case) -> float:

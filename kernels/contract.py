@@ -84,7 +84,10 @@ class Kernels(Protocol):
     device: str
 
     def to_device(self, array: Array) -> Array:
-        """`array` as one of this device; one that is there already is returned as it is. Waits for the copy."""
+        """`array` as one of this device; one that is there already is returned as it is. Waits for the copy.
+
+        Arrays that the calling thread makes by NumPy's functions from now on are made there too.
+        """
         ...
 
     def to_host(self, array: Array) -> Array:

@@ -33,6 +33,7 @@ class CudaKernels:
 
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""
+        self._runtime.use()
         return array if self._runtime.owns(array) else self._runtime.put(array)
 
     def to_host(self, array: Array) -> Array:

@@ -78,6 +78,10 @@ class Runtime(Protocol):
         """Whether `array` is an array of this device."""
         ...
 
+    def use(self) -> None:
+        """Make this the device of the calling thread, where CuPy's functions make their arrays."""
+        ...
+
     def put(self, array: NDArray[Any]) -> Any:
         """A contiguous copy of `array` on the device; waits for it, so that every stream may use it."""
         ...
@@ -183,6 +187,10 @@ class CudaRuntime:
     def owns(self, array: Any) -> bool:
         """See `Runtime.owns`."""
         return isinstance(array, self.xp.ndarray) and array.device.id == self.number
+
+    def use(self) -> None:
+        """See `Runtime.use`."""
+        self.xp.cuda.Device(self.number).use()
 
     def put(self, array: NDArray[Any]) -> Any:
         """See `Runtime.put`."""

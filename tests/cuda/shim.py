@@ -114,6 +114,9 @@ class ShimRuntime:
         """See `Runtime.owns`."""
         return isinstance(array, np.ndarray)
 
+    def use(self) -> None:
+        """See `Runtime.use`."""
+
     def put(self, array: NDArray[Any]) -> Any:
         """See `Runtime.put`."""
         return np.array(array, order="C")

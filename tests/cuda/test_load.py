@@ -53,6 +53,13 @@ def test_arrays_of_another_device_are_refused(runtime: CudaRuntime) -> None:
         check_here(runtime, x=np.zeros(3))
 
 
+def test_the_calling_thread_works_on_its_device(runtime: CudaRuntime) -> None:
+    used: list[int] = []
+    runtime.xp.cuda = SimpleNamespace(Device=lambda number: SimpleNamespace(use=lambda: used.append(number)))
+    runtime.use()
+    assert used == [1]
+
+
 def test_arguments_have_the_kernels_types() -> None:
     assert plain(3).dtype == np.int32
     assert plain(0.5).dtype == np.float32
