@@ -38,7 +38,9 @@ REPEATS = 10
 # Of two images made in single precision by other transforms in another order; NUFFTs are asked for 1e-4.
 ALIKE = 2e-3
 
-SCANS: dict[str, str] = {"fft": "whole", "gridding": "radial", "cine": "heart"}  # all other methods take "thinned"
+# All other methods take "thinned".
+SCANS: dict[str, str] = {"fft": "whole", "gridding": "radial", "grasp": "radial", "cine": "heart"}
+ELSEWHERE = ("null", "slice-grappa")  # no image, and slices excited together, which no scan here has
 # What a method is asked for: little work for the slow twin, and what its defaults leave out.
 PARAMETERS: dict[str, dict[str, Value]] = {
     "fft": {"combine": "adaptive"},
@@ -47,6 +49,7 @@ PARAMETERS: dict[str, dict[str, Value]] = {
     "cg-sense": {"iterations": 5},
     "l1-wavelet": {"iterations": 5},
     "tv": {"iterations": 5},
+    "grasp": {"window": 20, "iterations": 2},
     "cine": {"phases": 3},
 }
 
@@ -123,7 +126,7 @@ def scans() -> dict[str, Scan]:
 
 def recipes() -> list[tuple[str, Recipe]]:
     """A scan's name and a recipe for every method, and for some on trajectories too."""
-    names = [name for name in METHODS if name != "null"]
+    names = [name for name in METHODS if name not in ELSEWHERE]
     every = [(SCANS.get(name, "thinned"), Recipe(name, wanted(name))) for name in names]
     return [*every, ("radial", Recipe("cg-sense", wanted("cg-sense"))), ("radial", Recipe("tv", wanted("tv")))]
 

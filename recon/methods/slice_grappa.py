@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
+from recon.arrays import contiguous
 from recon.errors import CalibrationError, RecipeError
 from recon.grappa import WIDTH, Mask, centre_of, check_acceleration, lattice_of
 from recon.methods import grappa
@@ -75,7 +76,7 @@ def separated(frame: Frame, calibration: Calibration, workbench: Workbench) -> l
     box = centre_of(np.all(reference.sampled, axis=0, keepdims=True))[1]
     known = np.stack([(one * shift)[:, :, box] for one, shift in zip(alone, shifts, strict=True)])
     check_finite(known)
-    weights = calibrate(kernels.fft(np.ascontiguousarray(known.swapaxes(-1, -2)), axes=1), step)
+    weights = calibrate(kernels.fft(contiguous(known.swapaxes(-1, -2)), axes=1), step)
     parts = apart(lines * np.asarray(common, like=lines), measured, weights)
     made = [_kspace(part * shift.conj(), kernels) for part, shift in zip(parts, shifts, strict=True)]
     return _frames(frame, made, [_kspace(one, kernels) for one in alone])
@@ -88,7 +89,7 @@ def _white(kspace: Complex, sampled: Mask, calibration: Calibration, kernels: Ke
 
 def _kspace(lines: Complex, kernels: Kernels) -> Complex:
     """K-space [coil, 1, ky, kx] of lines [coil, x, ky]."""
-    return kernels.fft(np.ascontiguousarray(lines.swapaxes(-1, -2)), axes=1)[:, np.newaxis]
+    return kernels.fft(contiguous(lines.swapaxes(-1, -2)), axes=1)[:, np.newaxis]
 
 
 def _lines(sampled: Mask) -> Mask:
