@@ -31,8 +31,8 @@ UNDESCRIBED = (
     " sampling is not corrected"
 )
 WITHOUT_NAVIGATORS = (
-    "no navigators came (three lines flagged as phase correction data, alternately reversed): differences between odd"
-    " and even lines are not corrected, the image may have ghosts"
+    "fewer than three navigators came (lines flagged as phase correction data, alternately reversed): differences"
+    " between odd and even lines are not corrected, the image may have ghosts"
 )
 
 Index = NDArray[np.int64]

@@ -12,7 +12,7 @@ from kernels.contract import Complex, Kernels
 from recon.arrays import contiguous
 from recon.errors import CalibrationError, RecipeError
 from recon.grappa import WIDTH, Mask, centre_of, check_acceleration, lattice_of
-from recon.methods import grappa
+from recon.methods import fft, grappa
 from recon.methods.combine import check_finite
 from recon.methods.grids import fft_seconds
 from recon.methods.hybrid import hybrid
@@ -144,10 +144,14 @@ def steady(blips: Complex, measured: Mask, step: int) -> Complex:
 
 
 def bytes_needed(encoding: Encoding, coils: int) -> int:
-    """K-space, the slices' calibration, their lines and k-space, and the calibration's equations."""
+    """K-space, the slices' calibration, their lines and k-space, and the calibration's equations.
+
+    At least what the zero-filled image takes, which comes instead where there is no calibration.
+    """
     slices = _slices(encoding)
     grid = prod(encoding.encoded.matrix[1:])
-    return 8 * coils * grid * (2 * encoding.encoded.matrix[0] + 6 * slices) + 100 * _unknowns(coils) ** 2 + (96 << 20)
+    own = 8 * coils * grid * (2 * encoding.encoded.matrix[0] + 6 * slices) + 100 * _unknowns(coils) ** 2 + (96 << 20)
+    return max(own, fft.bytes_needed(encoding, coils))
 
 
 def cost(encoding: Encoding, coils: int) -> float:
