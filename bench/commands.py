@@ -43,6 +43,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     numeric.add_argument("--env", help=ENVIRONMENTS, **other)
     numeric.add_argument("--threads", type=int, default=os.cpu_count(), help="of each side (default: all cores)")
     accuracy = kinds.add_parser("methods", help="every method's error on simulated scans with exact truth")
+    accuracy.add_argument("--speed", action="store_true", help="instead: k-space to image beside BART and SigPy")
+    accuracy.add_argument("--rounds", type=int, default=3, help="of --speed: runs of each side; the median counts")
+    accuracy.add_argument("--env", help=ENVIRONMENTS, **other)
     accuracy.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     for kind in (ingest, load, numeric):
         kind.add_argument("--rounds", type=int, default=10, help="alternated runs of each side; the median counts")
@@ -64,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
     rows = _measure(args)
     profile = "protocols" if args.kind == "load" and args.protocol else getattr(args, "profile", "")
     name = f"{args.kind}-{profile}-ray-{args.ray}" if args.kind == "load" else args.kind
+    name += "-speed" if getattr(args, "speed", False) else ""
     report.show(rows, title=f"bench {name}")
     report.write(rows, args.json or _default_path(name, about), about=about)
     return 0
@@ -73,7 +77,7 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
     if args.kind == "kernels":
         return _measure_kernels(args)
     if args.kind == "methods":
-        return _measure_methods()
+        return _measure_speed(args) if args.speed else _measure_methods()
     from bench import ingest, load
 
     storage = ingest.Storage(args.disk.resolve(), args.memory)
@@ -122,6 +126,12 @@ def _measure_methods() -> list[report.Row]:
 
     cpu = kernels.on("cpu")
     return [*methods.measure(cpu), *planar.measure(cpu), realtime.measure(cpu)]
+
+
+def _measure_speed(args: argparse.Namespace) -> list[report.Row]:
+    from bench import speed
+
+    return speed.measure(dict(args.env), rounds=args.rounds)
 
 
 def _default_path(name: str, about: dict[str, object]) -> Path:
