@@ -34,7 +34,7 @@ def joint(frames: Sequence[Frame], calibration: Calibration, recipe: Recipe, wor
     """
     if any(frame.trajectory is None for frame in frames):
         raise RecipeError(
-            f"the method grasp needs a trajectory, the scan is {frames[0].encoding.trajectory}: use llr or auto"
+            f"the method grasp needs a trajectory, the scan is {frames[0].encoding.trajectory}: use l1-wavelet or auto"
         )
     target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
     problems = _problems(frames, target, calibration, recipe, workbench)

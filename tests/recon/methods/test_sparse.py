@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.contract import Complex
+from kernels.contract import Complex, Equations
 from recon.espirit import espirit
 from recon.gather import gather, select
 from recon.methods.problem import Problem
@@ -106,7 +106,7 @@ def test_bart_goes_one_step_towards_the_data_after_its_last_threshold(strength: 
     sense, rhs = problem()
     own, theirs = ours("l1-wavelet", strength, 30), barts("l1-wavelet", strength, Bart(tmp_path))
     assert energy(own, strength) <= energy(theirs, strength)
-    problem_ = Problem(sense.normal, rhs, 2, np.abs, 1.0, bounded=True)
+    problem_ = Problem(Equations(sense.normal, (), "sense"), rhs, 2, np.abs, 1.0, bounded=True)
     assert away(towards_data(problem_, own, 1.0)) <= 1.02 * away(theirs)
 
 
