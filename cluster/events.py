@@ -113,6 +113,7 @@ class ScanOpened:
     transport: str  # "tcp" or "http"
     deadline_s: float  # seconds after opening by which its images are wanted
     begun_s: float  # when its first byte came, by the clock that counts
+    scanner: str = ""  # whose share of the workers it takes; scans of nobody's are each their own
 
 
 @dataclass(frozen=True, slots=True)

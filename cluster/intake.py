@@ -13,6 +13,7 @@ from cluster.noise import NoiseStore
 from cluster.recorder import Recorder
 from cluster.spool import Spool, SpoolFile
 from cluster.stream import ScanStream, Step
+from recon.dependency import scanner_of
 from recon.errors import (
     FileError,
     HeaderError,
@@ -143,7 +144,8 @@ class Reception:
             if live.cancelled:
                 return
             asked = record.priority, stream.recipe.method, record.transport
-            self.desk.post(ScanOpened(record.id, *asked, deadline_s, begun_s=self.begin()))
+            scanner = scanner_of(stream.header) if stream.header else ""
+            self.desk.post(ScanOpened(record.id, *asked, deadline_s, begun_s=self.begin(), scanner=scanner))
             live.opened = True
 
 

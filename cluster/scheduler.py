@@ -1,13 +1,14 @@
 """Decides what runs where: events and the time go in, commands come out. No clock, no thread, no input or output.
 
-Most urgent class first, earliest deadline within a class. Frames of equal key that wait at the same moment share a
-batch. A frame alone never waits for company.
+Most urgent class first; within a class each scanner gets its share, and of scanners whose turn it is the one with the
+earliest deadline. What is overdue moves up to routine. Frames of equal key that wait at the same moment share a batch,
+whatever their scanner, as far as the time that such batches took says. A frame alone never waits for company.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,7 +35,11 @@ from cluster.events import (
     WorkerLost,
     WorkerReady,
 )
+from cluster.fairness import FairShare
+from cluster.latency import Latency
 from cluster.waiting import Waiting, WaitingQueue
+
+_WARM_KEYS = 64  # of a worker; its caches are bounded by bytes, this is a guess at what they hold
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +59,8 @@ class _Scan:
     name: str
     priority: Priority
     deadline: float
+    scanner: str
+    rank: Priority  # its class as it counts now: what is overdue has moved up
     frames: int = 0
     settled: int = 0  # frames with images or an error
     failures: list[str] = field(default_factory=list)
@@ -76,11 +83,12 @@ class _Work:
 
 @dataclass(slots=True, eq=False)
 class _Lease:
-    """A batch that a worker has; `since` is when it began to run."""
+    """A batch that a worker has; `since` is when it began to run, `cost_s` how long it will take."""
 
     batch: Batch
     works: tuple[_Work, ...]
     since: float
+    cost_s: float
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +98,14 @@ class _Worker:
     memory_bytes: int
     leases: deque[_Lease] = field(default_factory=deque)
     load: int = 0  # its place in Scheduler._by_load
+    warm: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)  # keys it did last, the newest at the end
+
+    def did(self, key: Hashable) -> None:
+        """It has the plan and the calibration of `key` from now on."""
+        self.warm[key] = None
+        self.warm.move_to_end(key)
+        if len(self.warm) > _WARM_KEYS:
+            self.warm.popitem(last=False)
 
 
 class Scheduler:
@@ -103,6 +119,8 @@ class Scheduler:
         self._by_load: list[dict[str, _Worker]] = [{} for _ in range(rules.batches_per_worker + 1)]
         self._workers: dict[str, _Worker] = {}
         self._budgets: dict[str, int] = {}  # of every worker ever seen: one that restarts still counts
+        self._shares = FairShare()
+        self._latency = Latency()
         self._batches = 0
         self._arrivals = 0
         self._handlers: dict[type, Callable[[Any, float], list[Command]]] = {
@@ -144,7 +162,10 @@ class Scheduler:
     # --- scans and frames ---------------------------------------------------------------------------------------------
 
     def _opened(self, event: ScanOpened, now: float) -> list[Command]:
-        self._scans.setdefault(event.scan, _Scan(event.scan, event.priority, now + event.deadline_s))
+        scanner = event.scanner or event.scan
+        self._scans.setdefault(
+            event.scan, _Scan(event.scan, event.priority, now + event.deadline_s, scanner, event.priority)
+        )
         return []
 
     def _ready(self, event: FrameReady, _now: float) -> list[Command]:
@@ -155,9 +176,16 @@ class Scheduler:
         if too_large := oversize(event.bytes_needed, self._budgets.values()):
             return self._finish(scan, State.FAILED, reason=too_large)
         self._arrivals += 1
-        order = (scan.priority, scan.deadline, self._arrivals)
-        self._wait(_Work(scan, event, order, key=event.key))
+        self._wait(_Work(scan, event, self._order(scan, event, self._arrivals), key=event.key))
         return []
+
+    def _order(self, scan: _Scan, ready: FrameReady, arrival: float) -> tuple[float, ...]:
+        tag = self._shares.tag(scan.rank, scan.scanner, cost_s=sum(self._line(ready)))
+        return (scan.rank, tag, scan.deadline, arrival)
+
+    def _line(self, ready: FrameReady) -> tuple[float, float]:
+        """Seconds a frame and seconds a batch of its kind."""
+        return self._latency.line(ready.key, declared_s=ready.cost_s)
 
     def _received(self, event: ScanReceived, _now: float) -> list[Command]:
         scan = self._scans.get(event.scan)
@@ -211,6 +239,9 @@ class Scheduler:
         if worker is None or not worker.leases or worker.leases[0].batch.number != event.batch:
             return []  # its lease was taken away: the work was given to another
         lease = worker.leases.popleft()
+        if lease.batch.key in worker.warm:  # the first of a kind makes plans, which later ones do not
+            self._latency.learn(lease.batch.key, len(lease.works), seconds=event.seconds)
+        worker.did(lease.batch.key)
         self._weigh(worker)
         if worker.leases:
             worker.leases[0].since = now
@@ -236,10 +267,22 @@ class Scheduler:
         return [*self._release(event.worker, now, blame=True, reason=reason), ReplaceWorker(event.worker, event.reason)]
 
     def _passed(self, _event: DeadlinePassed, now: float) -> list[Command]:
+        for scan in self._scans.values():
+            if scan.rank is Priority.RESEARCH and now > scan.deadline:
+                self._raise(scan)
         limit = self._rules.batch_timeout_s
         hung = [w for w in self._workers.values() if w.leases and now - w.leases[0].since > limit]
         reason = f"hung: a batch took longer than {limit:g} s"
         return [command for worker in hung for command in self._lost(WorkerLost(worker.name, reason), now)]
+
+    def _raise(self, scan: _Scan) -> None:
+        """An overdue scan counts as routine, so that it starts some day however much of that there is."""
+        scan.rank = Priority.ROUTINE
+        for entry in list(scan.waiting.values()):
+            self._queue.drop(entry)
+            work = entry.item
+            work.order = self._order(scan, work.ready, work.order[-1])
+            self._wait(work)
 
     def _release(self, name: str, _now: float, *, blame: bool, reason: str = "") -> list[Command]:
         """Forget a worker; its frames wait again, and those it was running count a loss."""
@@ -257,7 +300,7 @@ class Scheduler:
         if blame and self._alive(work):
             work.losses += 1
             # From now on alone, so that a frame that kills workers does not take others' frames along.
-            work.key = ("alone", work.order)
+            work.key = ("alone", work.order[-1])
             if work.losses >= self._rules.attempts:
                 number = work.ready.frame.number
                 return self._finish(
@@ -276,32 +319,32 @@ class Scheduler:
             if too_large := oversize(work.ready.bytes_needed, self._budgets.values()):
                 commands += self._finish(work.scan, State.FAILED, reason=too_large)
                 continue
-            worker = self._place(work.ready.bytes_needed)
+            worker = self._place(work.ready)
             if worker is None:
                 break
             commands += self._start(worker, self._gather(work, worker), now=now)
         return commands
 
-    def _place(self, bytes_needed: int) -> _Worker | None:
-        """The least loaded worker with enough memory and a free place."""
+    def _place(self, ready: FrameReady) -> _Worker | None:
+        """The least loaded worker with enough memory and a free place; of several one that did such frames before."""
         for group in self._by_load[:-1]:
-            for worker in group.values():
-                if worker.memory_bytes >= bytes_needed:
-                    return worker
+            fit = [worker for worker in group.values() if worker.memory_bytes >= ready.bytes_needed]
+            if fit:
+                return next((worker for worker in fit if ready.key in worker.warm), fit[0])
         return None
 
     def _gather(self, first: _Work, worker: _Worker) -> tuple[_Work, ...]:
         """Frames for one batch: equal key, within memory and time, and no more than this worker's share of them."""
         idle = max(1, len(self._by_load[0]))
         most = min(self._rules.max_batch_frames, math.ceil(self._queue.alike(first.key) / idle))
-        memory, time_s, count = 0, 0.0, 0
+        frame_s, batch_s = self._line(first.ready)
+        memory, count = 0, 0
 
         def more(work: _Work) -> bool:
-            nonlocal memory, time_s, count
+            nonlocal memory, count
             memory += work.ready.bytes_needed
-            time_s += work.ready.cost_s
             count += 1
-            fits = memory <= worker.memory_bytes and time_s <= self._rules.batch_cost_s
+            fits = memory <= worker.memory_bytes and count * frame_s + batch_s <= self._rules.batch_cost_s
             return count == 1 or (count <= most and fits)
 
         return tuple(self._queue.take(first.key, more))
@@ -310,7 +353,9 @@ class Scheduler:
         self._batches += 1
         frames = tuple(work.ready.frame for work in works)
         batch = Batch(self._batches, works[0].ready.key, works[0].ready.recipe, frames)
-        worker.leases.append(_Lease(batch, works, now))
+        self._shares.serve(works[0].scan.rank, works[0].order[1])
+        frame_s, batch_s = self._line(works[0].ready)
+        worker.leases.append(_Lease(batch, works, now, len(works) * frame_s + batch_s))
         self._weigh(worker)
         commands: list[Command] = [StartBatch(worker.name, batch)]
         for work in works:
@@ -320,7 +365,7 @@ class Scheduler:
         return commands
 
     def _weigh(self, worker: _Worker) -> None:
-        cost_s = sum(work.ready.cost_s for lease in worker.leases for work in lease.works)
+        cost_s = sum(lease.cost_s for lease in worker.leases)
         del self._by_load[worker.load][worker.name]
         # A frame put behind long work could not move to a worker that becomes free meanwhile.
         full = bool(worker.leases) and cost_s > self._rules.ahead_cost_s

@@ -1,4 +1,4 @@
-"""The noise scan of another measurement that a scan depends on, by what its header says."""
+"""What a scan depends on and where it comes from, by what its header says: its noise scan, its scanner."""
 
 from __future__ import annotations
 
@@ -18,3 +18,9 @@ def missing(header: ScanHeader) -> tuple[str, ...]:
     if not named:
         return ()
     return (f"the noise scan {named[:64]!r} that the header names is not there: the image is not whitened",)
+
+
+def scanner_of(header: ScanHeader) -> str:
+    """Which scanner made the scan, as far as `header` says; "" where it names no station."""
+    parts = (header.institution, header.manufacturer, header.model, header.station)
+    return "/".join(parts) if header.station else ""
