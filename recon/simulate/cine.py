@@ -104,11 +104,12 @@ def ideals(stage: Stage, mean_s: float) -> tuple[Ideal, ...]:
     moment = (np.arange(MOMENTS) + 0.5) / MOMENTS
     states = [contraction((phase + moment) / CINE_PHASES * mean_s) for phase in range(CINE_PHASES)]
     return tuple(
-        Ideal(Counters(phase=phase), _mean(stage, resting, contracted), inside)
+        Ideal(Counters(phase=phase), phase_images(stage, resting, contracted), inside)
         for phase, contracted in enumerate(states)
     )
 
 
-def _mean(stage: Stage, resting: NDArray[np.complex128], states: Vector) -> NDArray[np.complex64]:
+def phase_images(stage: Stage, resting: NDArray[np.complex128], states: Vector) -> NDArray[np.complex64]:
+    """Coil images [coil, z, y, x] of the `resting` chest's grid and the mean of the heart's `states`."""
     moving = sum(grid(stage, heart(stage, float(state))) for state in states) / len(states)
     return coil_images((resting + moving)[:, None], stage.encoding.recon.matrix)

@@ -22,6 +22,7 @@ from recon.simulate.cartesian import GRADIENT_ECHO, SPIN_ECHO, brain_se, head_gr
 from recon.simulate.cine import CINE, heart_cine
 from recon.simulate.dynamic import DCE, DSC, brain_dsc, breast_dce
 from recon.simulate.epi import ECHO_PLANAR, head_epi, head_epi_shots, head_epi_sms
+from recon.simulate.free import heart_free
 from recon.simulate.heads import FIRST_TICK, Heads, heads, stamp
 from recon.simulate.heart import RADIAL, SPIRAL, heart_radial, heart_spiral
 from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Protocol
@@ -93,6 +94,7 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("head-epi-shots", "the same in four shots", ECHO_PLANAR, Choice(1, 8, 96), head_epi_shots),
             Protocol("head-epi-sms", "the same, three slices at once", ECHO_PLANAR, Choice(2, 16, 64), head_epi_sms),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
+            Protocol("heart-free", "golden-angle radial, beats and breathes", RADIAL, Choice(1, 8, 96), heart_free),
             Protocol("head-shift", "gradient echo in which fat moves", LOW_BAND, Choice(1, 8, 128), head_shift),
             Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),
         )
@@ -256,7 +258,13 @@ def _physiology(measured: Measurement, begin_s: float, *, uid: int) -> tuple[Wav
         blocks += ecg(measured.r_waves_s, seconds=seconds, first_tick=first_tick, measurement_uid=uid)
     if measured.breathing is not None:
         blocks += bellows(measured.breathing, seconds=seconds, first_tick=first_tick, measurement_uid=uid)
-    return tuple(sorted(blocks, key=lambda block: block.time_stamp))
+    return tuple(sorted(blocks, key=_ended))
+
+
+def _ended(block: Waveform) -> float:
+    """When a block is complete, s: in this order they are sent."""
+    seconds: float = block.samples.shape[1] * block.sample_time_us * 1e-6
+    return (block.time_stamp - FIRST_TICK) * TICK_S + seconds
 
 
 def _with_patient(header: ScanHeader, seed: int) -> ScanHeader:
