@@ -27,7 +27,7 @@ def sentence(command: str, error: ImportError) -> str:
 def _lacking(module: str) -> tuple[list[str], str]:
     """What is lacking, and the extra that brings it: of the package itself, and of the extra that `module` is in."""
     wanted = list(_requirements())
-    extra = next((extra for name, extra in wanted if extra and name.lower().startswith(module.lower())), "")
+    extra = next((extra for name, extra in wanted if name.lower().startswith(module.lower())), "")
     return [name for name, of in wanted if of in ("", extra) and not _installed(name)], f"[{extra}]" if extra else ""
 
 

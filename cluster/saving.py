@@ -97,7 +97,7 @@ def empty(file: BinaryIO) -> None:
 def save(images: Sequence[Image], path: Path, *, header: ScanHeader, scan_id: str) -> list[Path]:
     """Write `images` by `path`'s ending; the files written. DICOM needs the `header` of their scan, and its id.
 
-    Raises FileError when something cannot be written, ReconError where a package for it is missing.
+    Raises FileError when something cannot be written, PackageError where a package for it is missing.
     """
     written: list[Path] = []
     kind = media_type(path)

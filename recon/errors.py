@@ -10,6 +10,7 @@
     │   └── CalibrationError    the scan lacks what a method calibrates with; a plainer method may do without
     ├── RecipeError             an unknown recipe, method or parameter
     ├── DeviceError             the device asked for is not there or cannot be used
+    ├── PackageError            an optional package that this needs is not installed
     ├── RefusedError            the server does not take the scan now (full, draining, disk)
     └── LostError               the server could not be reached, or went away in the middle
 
@@ -55,6 +56,10 @@ class RecipeError(ReconError):
 
 class DeviceError(ReconError):
     """The device asked for is not there or cannot be used."""
+
+
+class PackageError(ReconError):
+    """An optional package that this needs is not installed."""
 
 
 class RefusedError(ReconError):

@@ -7,12 +7,14 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 from cluster.job import DiskFullError, NotFoundError, no_descriptor
 from cluster.service import Service
 from cluster.stream import wire_limits
-from recon.errors import FileError, LimitError, ReconError
+from recon.errors import FileError, LimitError, PackageError, ReconError
 from recon.export.dicom import stream_zip, to_dicom
 from recon.export.png import to_png
 from recon.mrd.hdf5 import write_images
@@ -57,15 +59,28 @@ def png_of_all(service: Service, scan: str) -> bytes:
 
 def dicom(service: Service, scan: str, number: int, *, plane: int = 0) -> bytes:
     """Plane `plane` of image `number` as a DICOM file; raises NotFoundError."""
-    files = to_dicom(image(service, scan, number), header(service, scan), scan_id=scan)
+    with _lacking_here():
+        files = to_dicom(image(service, scan, number), header(service, scan), scan_id=scan)
     if plane >= len(files):
         raise NotFoundError(f"image {number} has {len(files)} planes, numbered from 0, not one {plane}: choose another")
     return files[plane]
 
 
 def dicom_archive(service: Service, scan: str) -> Iterator[bytes]:
-    """All images as a ZIP archive of DICOM files."""
-    return stream_zip(service.images(scan), header(service, scan), scan_id=scan)
+    """All images as a ZIP archive of DICOM files; what keeps the first from being made is raised at once."""
+    pieces = stream_zip(service.images(scan), header(service, scan), scan_id=scan)
+    with _lacking_here():
+        first = next(pieces)
+    return chain([first], pieces)
+
+
+@contextmanager
+def _lacking_here() -> Iterator[None]:
+    """Say of a missing package that the server lacks it, not whoever asked."""
+    try:
+        yield
+    except PackageError as error:
+        raise PackageError(f"on the server, {error}") from error
 
 
 def hdf5(service: Service, scan: str) -> Path:

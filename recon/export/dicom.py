@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from recon.errors import FileError, ReconError
+from recon.errors import FileError, PackageError
 from recon.export.elements import SOFTWARE, describe, series_number
 from recon.export.parts import Plane, split
 from recon.export.uids import derive
@@ -21,7 +21,7 @@ READABLE = 0o644 << 16  # a ZIP entry's Unix permissions; without them some prog
 def to_dicom(image: Image, header: ScanHeader, *, scan_id: str = "") -> list[bytes]:
     """`image` as DICOM files in the order of `parts.split`; `scan_id` tells scans with equal headers apart.
 
-    Raises ScanError for NaN pixels and for directions that are not perpendicular, ReconError where pydicom is missing.
+    Raises ScanError for NaN pixels and for directions that are not perpendicular, PackageError without pydicom.
     """
     return [_encode(plane, header, scan_id) for plane in split(image)]
 
@@ -70,7 +70,7 @@ def _encode(plane: Plane, header: ScanHeader, scan_id: str) -> bytes:
         from pydicom.dataset import FileMetaDataset
         from pydicom.uid import UID
     except ImportError as error:
-        raise ReconError(
+        raise PackageError(
             "DICOM output needs the package pydicom, which is not installed: install the extra [dicom] or choose .h5"
         ) from error
     dataset, buffer = Dataset(), io.BytesIO()

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import socket
+import sys
 import threading
 import time
 import zipfile
@@ -19,11 +20,12 @@ import httpx
 import numpy as np
 import pytest
 
+from cluster.client import Client, Options
 from cluster.documents import PROBLEM_TYPE, problem_schema, read_record
 from cluster.events import State
 from cluster.gateway.http import Context, _events
 from cluster.job import ScanRecord
-from recon.errors import FileError
+from recon.errors import FileError, PackageError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import Close, Decoder, ImageMessage, Text
@@ -441,6 +443,25 @@ def test_images_as_hdf5_dicom_and_png(server: Running, http: httpx.Client, done:
     answer = http.get(f"/v1/scans/{done}/images", headers={"accept": "image/png"})
     assert answer.content.startswith(b"\x89PNG")
     assert not list(server.service.config.data.glob("images-*"))  # nothing is left of making the HDF5 file
+
+
+def test_a_server_without_pydicom_says_so_before_it_answers(
+    server: Running, http: httpx.Client, done: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    words = (
+        "on the server, DICOM output needs the package pydicom, which is not installed:"
+        " install the extra [dicom] or choose .h5"
+    )
+    for path, accept in (("images", "application/zip"), ("images/0.dcm", "*/*")):
+        answer = http.get(f"/v1/scans/{done}/{path}", headers={"accept": accept})
+        check_problem(answer, 501, words)
+        assert answer.json()["type"] == "urn:recon-cluster:problem:package"
+    said: list[str] = []
+    with Client(server.http, options=Options(notice=said.append)) as client, pytest.raises(PackageError) as caught:
+        client.scan(done).save(tmp_path / "dicom")
+    assert (str(caught.value), said) == (words, [])  # at the first attempt
+    assert not [*tmp_path.iterdir()]
 
 
 def test_one_image_as_png_and_as_dicom(http: httpx.Client, done: str) -> None:

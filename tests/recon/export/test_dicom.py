@@ -16,7 +16,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from recon.errors import FileError, ReconError
+from recon.errors import FileError, PackageError
 from recon.export.dicom import stream_zip, to_dicom, write_folder
 from recon.scan import Counters, Diffusion, Geometry, Image, Quantity, ScanHeader
 from tests.recon.export.builders import header, image, oblique
@@ -268,7 +268,7 @@ def test_a_zip_is_sent_while_images_still_come() -> None:
 
 def test_without_pydicom_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ReconError) as caught:
+    with pytest.raises(PackageError) as caught:
         to_dicom(image(), header())
     assert str(caught.value) == (
         "DICOM output needs the package pydicom, which is not installed: install the extra [dicom] or choose .h5"
