@@ -89,6 +89,7 @@ class Simulation:
     def __init__(self, pool: Pool, *, rules: Rules | None = None, seed: int = 0) -> None:
         self.served: list[Served] = []
         self.now = 0.0
+        self.busy_s = 0.0  # of all workers together
         self._pool = pool
         self._random = random.Random(seed)
         self._scheduler = Scheduler(rules or Rules())
@@ -172,6 +173,7 @@ class Simulation:
         if not held or held[0] is not batch:
             return  # the worker was lost meanwhile
         held.pop(0)
+        self.busy_s += self.now - start_s
         for frame in batch.frames:
             scanner, kind = self._kinds[frame.scan]
             ready_s = self._ready.pop((frame.scan, frame.number))
