@@ -25,6 +25,7 @@ from recon.errors import (
     ScanError,
 )
 from recon.mrd.wire import Message
+from recon.recipe import AUTO
 
 # Telling the scheduler of every chunk would cost more than receiving it.
 _REPORT_BYTES = 16 << 20
@@ -136,7 +137,9 @@ class Reception:
 
     def _open(self) -> None:
         live, stream = self.live, self.stream
-        live.update(header_s=live.record.header_s or self.desk.clock(), method=stream.asked)
+        # Not the method asked for: it would fix what the stream is yet to say, here and when the scan runs again.
+        named = "" if stream.recipe.method == AUTO else stream.recipe.method
+        live.update(header_s=live.record.header_s or self.desk.clock(), chosen=named)
         self.desk.recorder.write(live, f"header accepted, method {stream.recipe.method}")
         record = live.record
         deadline_s = _deadline_s(self.desk.config, record.priority)

@@ -98,8 +98,8 @@ class ScanRecord:
     id: str
     state: State
     transport: str
-    method: str = "auto"  # as asked for
-    chosen: str = ""  # the method that ran
+    method: str = "auto"  # as asked for beside the stream
+    chosen: str = ""  # the method that the stream names, then the one that runs
     priority: Priority = Priority.ROUTINE
     name: str = ""
     idempotency_key: str = ""

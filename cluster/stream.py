@@ -84,11 +84,6 @@ class ScanStream:
         return self._meaning.recipe if self._settled is None else self._settled
 
     @property
-    def asked(self) -> str:
-        """What resolves to `recipe`, less what a text after the header sets."""
-        return self._meaning.asked
-
-    @property
     def closed(self) -> bool:
         """Whether the stream's last message came."""
         return self._meaning.closed

@@ -20,7 +20,6 @@ class Interpreter:
     def __init__(self, method: str = AUTO) -> None:
         self.header: ScanHeader | None = None
         self.recipe = resolve(method)
-        self.asked = method  # resolves to `recipe`, less what a text after the header sets
         self.measuring = False  # a readout came
         self.closed = False
         self._fixed = self.recipe.method != AUTO
@@ -36,9 +35,9 @@ class Interpreter:
         elif isinstance(message, HeaderXml):
             self._open(message)
         elif isinstance(message, ConfigFile):
-            self._configure(message, message.name, asked=message.name)
+            self._configure(message, message.name)
         elif isinstance(message, ConfigText):
-            self._configure(message, message.text, asked=resolve(message.text).to_json())
+            self._configure(message, message.text)
         elif isinstance(message, Text):
             self._adjust(message.text)
         self.closed = isinstance(message, Close)
@@ -53,14 +52,14 @@ class Interpreter:
             raise ScanError(f"a second header came at byte {message.offset}: send one scan per connection")
         self.header = parse_header(message.xml)
 
-    def _configure(self, message: Message, text: str, *, asked: str) -> None:
+    def _configure(self, message: Message, text: str) -> None:
         if self.measuring:  # else frames of one scan would differ in method, by when they became complete
             raise ScanError(
                 f"a configuration came at byte {message.offset} after the first readout: send it before the header"
             )
         recipe = resolve(text, self._on_top)
         if not self._fixed:
-            self.recipe, self.asked = recipe, recipe.to_json() if self._on_top else asked
+            self.recipe = recipe
 
     def _adjust(self, text: str) -> None:
         """A JSON object between header and first readout sets parameters; any other text is a remark.

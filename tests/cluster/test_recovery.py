@@ -18,7 +18,8 @@ from cluster.job import ScanRequest
 from cluster.ledger import Ledger
 from cluster.results import ResultFile
 from cluster.workers import ThreadWorkers
-from recon.mrd.wire import Decoder
+from recon.mrd.header import write_header
+from recon.mrd.wire import Decoder, encode_config_file, encode_header, encode_text
 from tests.cluster import scans
 from tests.cluster.test_service import NoWorkers, by_repetition, log_of, wait_until
 
@@ -47,6 +48,23 @@ def test_accepted_scan_is_reconstructed_by_the_next_server(tmp_path: Path, trans
             scans.assert_true(image.pixels[0, 0], readouts)
         assert "taken up after a restart" in log_of(service, scan)
         assert service.lookup("k") == record
+
+
+@pytest.mark.parametrize("transport", ["tcp", "http"])
+def test_a_text_of_fire_that_names_another_configuration_counts_whenever_the_scan_runs(
+    tmp_path: Path, transport: str
+) -> None:
+    """When it comes in, when another server takes it up, and when it is asked for once more."""
+    head = encode_config_file("null") + encode_header(write_header(scans.header(repetitions=3)))
+    text = encode_text('{"version": "1.0", "config": "simplefft", "parameters": {"oversampling": "keep"}}')
+    stream = head + text + DATA[len(scans.stream([], scans.header(repetitions=3), close=False)) :]
+    scan = leave(tmp_path, stream, finish=True, transport=transport)
+    with scans.serving(tmp_path) as service:
+        for record in (service.wait(scan, 30.0), scans.run(service, stream, transport=transport)):
+            assert (record.state, record.method, record.chosen, record.images) == (State.DONE, "auto", "fft", 3)
+        service.requeue(scan)
+        record = service.wait(scan, 30.0)
+        assert (record.state, record.method, record.chosen, record.images) == (State.DONE, "auto", "fft", 3)
 
 
 def test_scan_that_had_its_close_but_no_acknowledgement_is_done_as_well(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def test_images_are_the_inverse_transform(service: Service) -> None:
     sent = scans.frames(3)
     record = scans.run(service, scans.stream(sent))
     assert (record.state, record.reason, record.images, record.frames) == (State.DONE, "", 3, 3)
-    assert (record.method, record.chosen, record.transport, record.complete) == ("fft", "fft", "tcp", True)
+    assert (record.method, record.chosen, record.transport, record.complete) == ("auto", "fft", "tcp", True)
     assert record.readouts == 3 * scans.LINES
     assert record.bytes == service.raw_path(record.id).stat().st_size
     times = [record.created_s, record.header_s, record.received_s, record.first_image_s, record.finished_s]

@@ -86,13 +86,6 @@ def test_a_stream_asks_for_the_same_recipe_at_both_doors(
     assert door(tmp_path / "a.mrd", b"".join([*parts, READOUTS, later, CLOSE]), method) == recipe
 
 
-def test_what_is_asked_for_beside_a_configuration_is_kept(tmp_path: Path) -> None:
-    """The recipe of a scan that runs again, from the record alone."""
-    stream = ScanStream("s", tmp_path / "a.mrd", config=ClusterConfig(), method=ADAPTIVE)
-    stream.feed(memoryview(FFT + HEADER + READOUTS + CLOSE))
-    assert resolve(stream.asked) == stream.recipe == Recipe("fft", {"combine": "adaptive"})
-
-
 @DOORS
 @pytest.mark.parametrize(
     ("method", "parts", "error", "sentence"),
