@@ -30,9 +30,17 @@ class ResultStore:
         return self.folder / f"{scan}.mrd"
 
     def create(self, scan: str) -> ResultFile:
-        """An empty file for the images of `scan`; an older one is replaced, whoever reads it keeps it."""
-        self.path(scan).unlink(missing_ok=True)
-        return ResultFile(self.path(scan))
+        """An empty file for the images of `scan`; an older one is replaced, whoever reads it keeps it.
+
+        Raises OSError and then leaves the older one.
+        """
+        file = ResultFile(self.path(scan).with_suffix(".part"))
+        try:
+            file.rename(self.path(scan))
+        except OSError:
+            file.remove()
+            raise
+        return file
 
     def resume(self, scan: str, *, most: int = sys.maxsize) -> ResultFile:
         """The file that a server left as it ended, to go on with: its images stay, and are not kept twice when remade.
@@ -149,6 +157,11 @@ class ResultFile:
                 start += 1
         finally:
             os.close(fd)
+
+    def rename(self, path: Path) -> None:
+        """Give the file another name, which whatever bore it loses; raises OSError."""
+        self.path.replace(path)
+        self.path, self._named = path, False
 
     def close(self) -> None:
         """No more images come: readers stop after the last."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sqlite3
 import sys
 import threading
 import time
@@ -227,7 +228,7 @@ class Service:
             if not self._spool.path(scan_id).exists():
                 raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
             self._admit(None)
-            live = self._enter(_fresh(old))
+            live = self._reopen(old)
         self._again(live, old, line="requeued")
         return live.record
 
@@ -353,6 +354,25 @@ class Service:
             raise DiskFullError(words, retry_after_s=60.0) from error
         self._lives[record.id] = live
         return live
+
+    def _reopen(self, old: ScanRecord) -> LiveScan:
+        """A scan that has ended, in flight again without images; raises RefusedError and then leaves it as it was."""
+        fresh = _fresh(old)
+        # Before its images go: whatever stops the server now, no record counts images that are not there.
+        self._rewrite(fresh)
+        try:
+            return self._enter(fresh)
+        except RefusedError:
+            self._rewrite(old)
+            raise
+
+    def _rewrite(self, record: ScanRecord) -> None:
+        """Have the record of a scan that is not in flight on disk; raises RefusedError."""
+        try:
+            self._ledger.commit([record])
+        except sqlite3.Error as error:
+            words = f"the ledger cannot be written ({error}): check the server's disk, then requeue the scan"
+            raise DiskFullError(words, retry_after_s=60.0) from error
 
     def _stop(self, live: LiveScan, event: ScanCancelled) -> None:
         """Have a scan end before its time, whether or not the scheduler knows it yet."""

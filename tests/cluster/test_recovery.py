@@ -16,7 +16,7 @@ import pytest
 from cluster.events import State
 from cluster.job import ScanRequest
 from cluster.ledger import Ledger
-from cluster.results import ResultFile
+from cluster.results import ResultFile, ResultStore
 from cluster.workers import ThreadWorkers
 from recon.mrd.header import write_header
 from recon.mrd.wire import Decoder, encode_config_file, encode_header, encode_text
@@ -120,6 +120,36 @@ def test_lost_raw_data_are_said_to_be_lost(tmp_path: Path) -> None:
         record = service.wait(scan, 30.0)
     assert record.state is State.FAILED
     assert f"the raw data of scan {scan} cannot be read" in record.reason
+
+
+class PowerLoss(Exception):
+    """The server's machine stops here."""
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_power_loss_while_a_scan_is_requeued(tmp_path: Path, gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before or after its images are `gone`: no record counts what is not there, and the next server goes on."""
+    create = ResultStore.create
+
+    def lose(store: ResultStore, scan: str) -> ResultFile:
+        if gone:
+            create(store, scan)
+        raise PowerLoss
+
+    with scans.serving(tmp_path) as service:
+        scan = scans.run(service, DATA).id
+        with monkeypatch.context() as patch, pytest.raises(PowerLoss):
+            patch.setattr(ResultStore, "create", lose)
+            service.requeue(scan)
+    (tmp_path / "boot").write_text("of yesterday", encoding="ascii")
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    left = ledger.scan(scan)
+    ledger.close()
+    assert left is not None
+    assert (left.state, left.images) == (State.ACCEPTED, 0)
+    with scans.serving(tmp_path) as service:
+        record = service.wait(scan, 30.0)
+        assert (record.state, record.images, len(list(service.images(scan)))) == (State.DONE, 3, 3)
 
 
 PROGRAM = """

@@ -109,6 +109,16 @@ def test_follower_that_comes_late_gets_all(store: ResultStore) -> None:
     assert numbers(file.follow()) == [0]
 
 
+def test_a_file_that_cannot_be_replaced_stays(store: ResultStore) -> None:
+    old = store.create("a")
+    old.append([image(7)])
+    old.close()
+    (store.folder / "a.part").mkdir()
+    with pytest.raises(IsADirectoryError):
+        store.create("a")
+    assert numbers(store.encoded("a")) == [7]
+
+
 def test_new_run_leaves_readers_of_the_old_one_alone(store: ResultStore) -> None:
     old = store.create("a")
     old.append([image(7)])

@@ -498,6 +498,33 @@ def test_requeue_of_a_scan_whose_end_is_not_written_yet(service: Service, monkey
     assert service.wait(done.id, 30.0).state is State.DONE
 
 
+@pytest.mark.parametrize("fault", ["ledger", "images"])
+def test_a_requeue_that_cannot_be_written_down_leaves_the_scan_as_it_was(
+    service: Service, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = scans.run(service, scans.stream(scans.frames(2)))
+    taken = service._results.path(before.id).with_suffix(".part")
+
+    def commit(*_: object) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patch:
+        if fault == "ledger":
+            patch.setattr(service._ledger, "commit", commit)
+            words = r"the ledger cannot be written \(disk I/O error\): check the server's disk, then requeue the scan"
+        else:
+            taken.mkdir()
+            words = r"the images of the scan cannot be kept \(Is a directory\)"
+        with pytest.raises(DiskFullError, match=words):
+            service.requeue(before.id)
+    assert service.scan(before.id) == before
+    assert len(list(service.images(before.id))) == 2
+    if taken.exists():
+        taken.rmdir()
+    service.requeue(before.id)
+    assert service.wait(before.id, 30.0).state is State.DONE
+
+
 def test_of_two_who_requeue_at_once_one_is_told_so(tmp_path: Path) -> None:
     """Whatever their threads do, one run is made: each round both start from the same moment."""
     with scans.serving(tmp_path) as service:
