@@ -44,7 +44,7 @@ from recon.scan import Image
 
 T = TypeVar("T")
 DEFAULT_SERVER = "http://127.0.0.1:8080"
-_FIRST_CONNECT_S = 1.0  # a host that swallows packets is noticed, and told of, before the longer attempts begin
+FIRST_CONNECT_S = 1.0  # a host that swallows packets is noticed, and told of, before the longer attempts begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def _common(server: str, options: Options) -> dict[str, Any]:
 
 
 def _request(call: Call, options: Options, *, first: bool) -> dict[str, Any]:
-    connect_s = min(_FIRST_CONNECT_S, options.connect_timeout_s) if first else options.connect_timeout_s
+    connect_s = min(FIRST_CONNECT_S, options.connect_timeout_s) if first else options.connect_timeout_s
     silence_s = options.silence_timeout_s if call.body is None else options.accept_timeout_s
     return {
         "method": call.method,

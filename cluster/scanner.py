@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from cluster.client import Client
+from cluster.client import FIRST_CONNECT_S, Client, Options
 from cluster.job import FailedError
 from cluster.tape import record
 from recon.errors import LostError, ReconError, RefusedError
@@ -43,7 +43,7 @@ class Stage(StrEnum):
 class Status:
     """A scanner at one moment: what it has sent, what came back, and how fast.
 
-    `latency_s` is the time from the last image's last readout to that image, `worst_latency_s` the longest so far.
+    `latency_s` is the time from the last image's last readout to that image.
     """
 
     name: str
@@ -55,7 +55,6 @@ class Status:
     images: int
     images_of: int
     latency_s: float | None
-    worst_latency_s: float | None
     reason: str
 
     @property
@@ -71,9 +70,8 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class ScannerTimeouts:
-    """How long a scanner waits, in seconds: to connect, for a server that takes nothing, for the next image."""
+    """How long a scanner waits, in seconds: for a server that takes nothing, for the next image."""
 
-    connect_s: float = 5.0
     send_s: float = 60.0
     image_s: float = 120.0
     last_words_s: float = 5.0  # for the reason of a server that hung up
@@ -110,9 +108,12 @@ class SimulatedScanner:
         self._stopped = False
         self._ended = threading.Event()  # nothing more needs to be sent
 
-    def over_tcp(self, host: str, port: int) -> None:
-        """Play the scan over MRD/TCP and take its images; raises LostError, RefusedError or FailedError."""
-        with self._outcome(), _connected(host, port, self._timeouts) as connection:
+    def over_tcp(self, host: str, port: int, *, options: Options | None = None) -> None:
+        """Play the scan over MRD/TCP and take its images; raises LostError, RefusedError or FailedError.
+
+        `options` say how long to try where no server answers, and who hears of it; by default those of a `Client`.
+        """
+        with self._outcome(), self._connected(host, port, options or Options()) as connection:
             listener = Listener(connection, self._take, self._ended)
             listener.start()
             try:
@@ -151,11 +152,32 @@ class SimulatedScanner:
                 images=len(self.images),
                 images_of=len(self._tape.images),
                 latency_s=self.latencies_s[-1] if self.latencies_s else None,
-                worst_latency_s=max(self.latencies_s, default=None),
                 reason=self._reason,
             )
 
     # ---- sending ----
+
+    @contextmanager
+    def _connected(self, host: str, port: int, options: Options) -> Iterator[socket.socket]:
+        with self._connect(host, port, options) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.settimeout(self._timeouts.send_s)
+            yield connection
+
+    def _connect(self, host: str, port: int, options: Options) -> socket.socket:
+        """A connection, tried for as often as the client of HTTP does."""
+        address, limit_s = f"{host}:{port}", options.connect_timeout_s
+        tries, timeout_s = options.tries(address), min(FIRST_CONNECT_S, limit_s)
+        while not self._stopped:
+            try:
+                return socket.create_connection((host, port), timeout=timeout_s)
+            except OSError as error:
+                what = f"the server at {address} cannot be reached ({_words(error)})"
+                lost = LostError(f"{what}: check its address and that it runs")
+                further_s = limit_s if isinstance(error, TimeoutError) else 0.0
+                self._ended.wait(tries.pause(lost, attempt_s=further_s).seconds)
+            timeout_s = limit_s
+        raise LostError(f"the scanner {self.name} was stopped before {address} answered: start it again")
 
     def _converse(self, connection: socket.socket, listener: Listener) -> bool:
         """Send, and wait for what the server has to say; whether all was sent."""
@@ -320,20 +342,6 @@ class Listener(threading.Thread):
 
 def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-@contextmanager
-def _connected(host: str, port: int, timeouts: ScannerTimeouts) -> Iterator[socket.socket]:
-    try:
-        connection = socket.create_connection((host, port), timeout=timeouts.connect_s)
-    except OSError as error:
-        raise LostError(
-            f"the server at {host}:{port} cannot be reached ({_words(error)}): check its address and that it runs"
-        ) from error
-    with connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.settimeout(timeouts.send_s)
-        yield connection
 
 
 # ---- several at once ----

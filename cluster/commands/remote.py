@@ -26,10 +26,11 @@ def add_server(parser: Parser) -> None:
 
 def connect(args: argparse.Namespace) -> Client:
     """The client for `args`; raises FileError when the token cannot be read."""
-    return Client(args.server, options=Options(token=_token(args.token_file), notice=_say))
+    return Client(args.server, options=Options(token=_token(args.token_file), notice=say))
 
 
-def _say(words: str) -> None:
+def say(words: str) -> None:
+    """Tell whoever runs the command, beside its output."""
     print(words, file=sys.stderr, flush=True)
 
 

@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster import scanner
-from cluster.commands.remote import Subparsers, connect, size
+from cluster.client import Options
+from cluster.commands.remote import Subparsers, connect, say, size
 from cluster.gateway.limits import parse_address
 from cluster.scanner import Link, SimulatedScanner, Status
 from recon.errors import ReconError
@@ -103,7 +104,8 @@ def _stream(args: argparse.Namespace) -> int:
     console = Console()
     if args.server is None:
         host, port = parse_address(args.mrd)
-        return _report(play(_scanners(args), lambda one: one.over_tcp(host, port), console=console))
+        options = Options(notice=say)
+        return _report(play(_scanners(args), lambda one: one.over_tcp(host, port, options=options), console=console))
     with connect(args) as client:
         return _report(play(_scanners(args), lambda one: one.over_http(client), console=console))
 

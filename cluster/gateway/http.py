@@ -32,6 +32,7 @@ from fastapi.routing import APIRoute
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cluster.config import ClusterConfig
@@ -418,17 +419,24 @@ def get_dicom(service: ServiceOf, scan: str, number: Number, plane: Annotated[in
     return Response(pictures.dicom(service, scan, number, plane=plane), media_type="application/dicom")
 
 
-def _following(context: Context, content: AsyncIterator[bytes], media_type: str) -> StreamingResponse:
+class Following(StreamingResponse):
+    """An answer that takes one of `slots` until it ends, however it ends: a client may go before its first byte."""
+
+    def __init__(self, slots: Slots, content: AsyncIterator[bytes], media_type: str) -> None:
+        super().__init__(content, media_type=media_type)
+        self._slots = slots
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        with self._slots.held():
+            await super().__call__(scope, receive, send)
+
+
+def _following(context: Context, content: AsyncIterator[bytes], media_type: str) -> Following:
     if not context.followers.take():
         most = context.followers.most
         raise RefusedError(f"{most} clients follow scans, the limit here: ask again later", retry_after_s=5.0)
-    return StreamingResponse(_held(context.followers, content), media_type=media_type)
-
-
-async def _held(slots: Slots, content: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    with slots.held():
-        async for piece in content:
-            yield piece
+    return Following(context.followers, content, media_type)
 
 
 async def _images(context: Context, scan: str, start: int, *, follow: bool) -> AsyncIterator[bytes]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import zipfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
-from recon.errors import FileError, PackageError
+from recon.errors import PackageError
 from recon.export.elements import SOFTWARE, describe, series_number
 from recon.export.parts import Plane, split
 from recon.export.uids import derive
@@ -26,25 +25,11 @@ def to_dicom(image: Image, header: ScanHeader, *, scan_id: str = "") -> list[byt
     return [_encode(plane, header, scan_id) for plane in split(image)]
 
 
-def write_folder(images: Iterable[Image], header: ScanHeader, path: Path, *, scan_id: str = "") -> list[Path]:
-    """Write `images` below the folder `path` as series-NNN/image-NNNNN.dcm, in their order; the files written.
-
-    Raises FileError where the folder already holds something (files of two exports must not mix), else as `to_dicom`.
-    """
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise FileError(f"{path} already exists and is not an empty folder, DICOM needs one of its own: name another")
-    path.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, content in _files(images, header, scan_id):
-        target = path / name
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(content)
-        written.append(target)
-    return written
-
-
 def stream_zip(images: Iterable[Image], header: ScanHeader, *, scan_id: str = "") -> Iterator[bytes]:
-    """The same files as a ZIP archive, piece by piece as `images` come; one image and one file in memory at a time."""
+    """A ZIP archive of `images` as series-NNN/image-NNNNN.dcm, in their order; raises as `to_dicom`.
+
+    It comes piece by piece as `images` come: one image and one file are in memory at a time.
+    """
     outlet = _Outlet()
     with zipfile.ZipFile(outlet, "w") as archive:
         for name, content in _files(images, header, scan_id):

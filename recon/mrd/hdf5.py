@@ -146,12 +146,6 @@ def read_scan(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFA
         return Scan(header, tuple(_readouts(dataset, limits)), tuple(_waveforms(dataset, limits)))
 
 
-def iter_readouts(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS) -> Iterator[Readouts]:
-    """The readouts in file order, in runs of equal size of about SLICE_BYTES at most."""
-    with _reading(path) as file:
-        yield from _readouts(_group(file, group), limits)
-
-
 def stream_scan(
     path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS
 ) -> Iterator[bytes | Bytes]:

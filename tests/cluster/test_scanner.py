@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cluster.calls import Patience
+from cluster.client import Options
 from cluster.job import FailedError
 from cluster.scanner import POLL_S, ScannerTimeouts, SimulatedScanner, Stage, Status, play
 from recon.assemble import Assembler
@@ -23,7 +25,8 @@ from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, encode_clo
 from recon.scan import Counters, Geometry, Image
 from recon.simulate import SimulatedScan, simulate
 
-SOON = ScannerTimeouts(connect_s=2, send_s=5, image_s=0.5, last_words_s=2)
+HASTY = Options(patience=Patience(attempts=1))
+SOON = ScannerTimeouts(send_s=5, image_s=0.5, last_words_s=2)
 
 
 @cache
@@ -127,7 +130,6 @@ def test_latency_counts_from_the_images_own_last_readout() -> None:
     assert len(scanner.latencies_s) == 5
     # All is sent at once, then the server takes 0.05 s for each image.
     assert all(latency >= 0.05 * n - 0.01 for n, latency in enumerate(scanner.latencies_s, start=1))
-    assert scanner.status().worst_latency_s == max(scanner.latencies_s)
     assert scanner.status().latency_s == scanner.latencies_s[-1]
 
 
@@ -147,9 +149,37 @@ def test_nobody_listens() -> None:
         port = free.getsockname()[1]
     scanner = SimulatedScanner(brain(), speed=0)
     with pytest.raises(LostError, match=f"server at 127.0.0.1:{port} cannot be reached .*check its address"):
-        scanner.over_tcp("127.0.0.1", port)
+        scanner.over_tcp("127.0.0.1", port, options=HASTY)
     assert scanner.status().stage is Stage.FAILED
     assert "cannot be reached" in scanner.status().reason
+
+
+def test_a_server_that_comes_later_is_waited_for() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    said: list[str] = []
+    came: list[Server] = []
+
+    def come(words: str) -> None:
+        said.append(words)
+        came.append(Server(listener=socket.create_server(("127.0.0.1", port))))
+        threading.Thread(target=came[0].run, daemon=True).start()
+
+    scanner = SimulatedScanner(brain(), speed=0)
+    scanner.over_tcp("127.0.0.1", port, options=Options(patience=Patience(first_pause_s=0.1), notice=come))
+    came[0].listener.close()
+    assert said == [f"no server at 127.0.0.1:{port} yet, trying for 4 s"]  # 0.1 + 0.2 + 0.4 + 0.8 + 1.6 s of pauses
+    assert len(scanner.images) == 5
+
+
+def test_a_scanner_can_be_stopped_while_no_server_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    scanner = SimulatedScanner(brain(), name="third", speed=0)
+    patience = Patience(first_pause_s=60.0, longest_pause_s=60.0)
+    options = Options(patience=patience, notice=lambda words: scanner.stop())
+    with pytest.raises(LostError, match=f"scanner third was stopped before 127.0.0.1:{port} answered: start it again"):
+        scanner.over_tcp("127.0.0.1", port, options=options)
 
 
 def test_a_server_refuses_in_the_middle_and_the_scanner_stops() -> None:

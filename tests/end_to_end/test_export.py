@@ -11,7 +11,7 @@ import pydicom
 import pytest
 
 import kernels
-from recon.export.dicom import write_folder
+from cluster.saving import save
 from recon.mrd.hdf5 import read_scan
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
@@ -29,7 +29,7 @@ def test_a_generated_file_becomes_dicom_without_an_error(tmp_path: Path) -> None
 
     scan = read_scan(made)
     images = list(reconstruct(scan, Recipe("fft"), kernels.on("cpu")))
-    written = write_folder(images, scan.header, tmp_path / "dicom")
+    written = save(images, tmp_path / "dicom", header=scan.header, scan_id="")
     assert len(written) == len(images) == 3
     for path, image in zip(written, images, strict=True):
         verdict = subprocess.run(["dciodvfy", path], capture_output=True, text=True, check=False)

@@ -51,6 +51,7 @@ def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(LostError, match=f"127.0.0.1:{port} cannot be reached"):
         run("brain-se", "--scanners", "2", "--speed", "0", "--mrd", f"127.0.0.1:{port}")
     captured = capsys.readouterr()
+    assert captured.err.count(f"no server at 127.0.0.1:{port} yet, trying for 7 s") == 2
     assert captured.out.count("failed") == 2
     assert captured.err.count("cannot be reached") == 1  # the second scanner's; the first is the command's own error
 

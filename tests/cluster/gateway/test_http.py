@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,8 +23,10 @@ import pytest
 from cluster.client import Client, Options
 from cluster.documents import PROBLEM_TYPE, problem_schema, read_record
 from cluster.events import State
-from cluster.gateway.http import Context, _events
+from cluster.gateway.http import Context, Following, _events
+from cluster.gateway.limits import Slots
 from cluster.job import ScanRecord
+from cluster.sources import MRD_TYPE
 from recon.errors import FileError, PackageError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
@@ -709,6 +711,24 @@ def test_too_many_followers_come_again_later(tmp_path: Path) -> None:
 def _follows(url: str) -> bool:
     with httpx.Client(base_url=url) as client, client.stream("GET", "/v1/events") as answer:
         return answer.status_code == 200
+
+
+def test_a_follower_that_goes_before_the_first_byte_gives_its_place_back() -> None:
+    slots = Slots(1)
+    assert slots.take()
+
+    async def content() -> AsyncIterator[bytes]:
+        yield b"never asked for"
+
+    async def receive() -> dict[str, object]:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: object) -> None:
+        await anyio.sleep_forever()  # it takes nothing more
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.3"}}
+    anyio.run(Following(slots, content(), MRD_TYPE), scope, receive, send)
+    assert slots.take()
 
 
 def test_followers_hear_that_the_server_lives(tmp_path: Path) -> None:

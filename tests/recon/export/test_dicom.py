@@ -16,8 +16,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from recon.errors import FileError, PackageError
-from recon.export.dicom import stream_zip, to_dicom, write_folder
+from recon.errors import PackageError
+from recon.export.dicom import stream_zip, to_dicom
 from recon.scan import Counters, Diffusion, Geometry, Image, Quantity, ScanHeader
 from tests.recon.export.builders import header, image, oblique
 
@@ -218,39 +218,21 @@ def series_of_two() -> Iterator[Image]:
     yield image(np.ones((1, 2, 6, 8), np.float32), series=2)
 
 
-def test_a_folder_holds_one_file_per_plane(tmp_path: Path) -> None:
-    written = write_folder(series_of_two(), header(), tmp_path / "out" / "dicom", scan_id="s")
-    assert [path.relative_to(tmp_path / "out/dicom").as_posix() for path in written] == [
-        "series-001/image-00001.dcm",
-        "series-001/image-00002.dcm",
-        "series-002/image-00001.dcm",
-        "series-002/image-00002.dcm",
-    ]
-    datasets = [pydicom.dcmread(path) for path in written]
-    assert len({dataset.SOPInstanceUID for dataset in datasets}) == 4
-    assert len({dataset.StudyInstanceUID for dataset in datasets}) == 1
-    assert len({dataset.FrameOfReferenceUID for dataset in datasets}) == 1
-
-
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(FileError) as caught:
-        write_folder(series_of_two(), header(), tmp_path)
-    assert str(caught.value) == (
-        f"{tmp_path} already exists and is not an empty folder, DICOM needs one of its own: name another"
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_a_zip_holds_the_same_files_as_the_folder(tmp_path: Path) -> None:
-    written = write_folder(series_of_two(), header(), tmp_path / "dicom", scan_id="s")
+def test_an_archive_holds_one_file_per_plane() -> None:
     pieces = list(stream_zip(series_of_two(), header(), scan_id="s"))
     with zipfile.ZipFile(io.BytesIO(b"".join(pieces))) as archive:
         assert archive.testzip() is None
-        assert {name: archive.read(name) for name in archive.namelist()} == {
-            path.relative_to(tmp_path / "dicom").as_posix(): path.read_bytes() for path in written
-        }
+        assert archive.namelist() == [
+            "series-001/image-00001.dcm",
+            "series-001/image-00002.dcm",
+            "series-002/image-00001.dcm",
+            "series-002/image-00002.dcm",
+        ]
         assert {info.external_attr >> 16 for info in archive.infolist()} == {0o644}
+        datasets = [pydicom.dcmread(io.BytesIO(archive.read(name))) for name in archive.namelist()]
+    assert len({dataset.SOPInstanceUID for dataset in datasets}) == 4
+    assert len({dataset.StudyInstanceUID for dataset in datasets}) == 1
+    assert len({dataset.FrameOfReferenceUID for dataset in datasets}) == 1
 
 
 def test_a_zip_is_sent_while_images_still_come() -> None:
