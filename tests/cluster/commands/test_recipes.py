@@ -11,6 +11,7 @@ import pytest
 from cluster.__main__ import main
 from recon.mrd.hdf5 import read_images
 from recon.mrd.wire import encode_config_file
+from recon.recipe import METHOD_PARAMETERS
 from tests.cluster import scans
 from tests.end_to_end.running import Running, running
 
@@ -40,19 +41,22 @@ def test_parameters_are_set_on_top(server: Running, tmp_path: Path, method: list
         assert '"whiten":false' in image.attributes["ReconRecipe"]
 
 
+def known(method: str) -> str:
+    return ", ".join(sorted(METHOD_PARAMETERS[method]))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         (["--set", "combine=max"], "the parameter combine is 'max', expected one of rss, adaptive: correct it"),
         (
             ["--set", "iterations=5"],
-            "the parameter 'iterations' is unknown to the method auto, which has coils, combine, output, oversampling,"
-            " partial_fourier, trajectory_unit, whiten: leave it out, or name a method that has it",
+            f"the parameter 'iterations' is unknown to the method auto, which has {known('auto')}: leave it out,"
+            " or name a method that has it",
         ),
         (
             ["--method", "fft", "--set", "iteration=5"],
-            "the parameter 'iteration' is unknown to the method fft, which has coils, combine, output, oversampling,"
-            " partial_fourier, whiten: leave it out",
+            f"the parameter 'iteration' is unknown to the method fft, which has {known('fft')}: leave it out",
         ),
         (["--method", "{", "--set", "combine=rss"], "the text is not JSON"),
     ],
