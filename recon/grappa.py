@@ -153,7 +153,7 @@ def calibrate(
     Beside the weights: `calibration_bytes` where kx is long, never much more.
     """
     calibration = central(calibration)
-    planes = calibration.shape[1]
+    planes = max(1, calibration.shape[1])  # a centre that was not measured has none
     choices = SOURCES if planes == 1 else SOURCES_VOLUME
     for count in choices:
         groups = groups_of(lattice, count, planes=planes)

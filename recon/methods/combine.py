@@ -42,5 +42,5 @@ def check_finite(samples: Complex) -> None:
     One bad sample has spread over a coil's whole image, and maps of it would be an error of linear algebra at best.
     """
     values = contiguous(samples).view(np.float32)
-    if not np.isfinite(values.max()) or not np.isfinite(values.min()):
+    if values.size and not (np.isfinite(values.max()) and np.isfinite(values.min())):
         raise FloatingPointError("the coil images are not finite")

@@ -29,9 +29,9 @@ def hybrid(kspace: Complex, sampled: Mask, kept: int, calibration: Calibration, 
 
 
 def region(lines: Complex, box: Box, kernels: Kernels) -> Complex:
-    """K-space [coil, kz, ky, kx] of the lines in `box` of hybrid `lines` [coil, x, kz, ky]."""
+    """K-space [coil, kz, ky, kx] of the lines in `box` of hybrid `lines` [coil, x, kz, ky]; an empty box has none."""
     inside = contiguous(np.moveaxis(lines[:, :, box[0], box[1]], 1, -1))
-    return kernels.fft(inside, axes=1)
+    return kernels.fft(inside, axes=1) if inside.size else inside
 
 
 def calibration_of(frame: Frame, lines: Complex, calibration: Calibration, kernels: Kernels) -> Complex:

@@ -76,7 +76,8 @@ def separated(frame: Frame, calibration: Calibration, workbench: Workbench) -> l
     box = centre_of(np.all(reference.sampled, axis=0, keepdims=True))[1]
     known = np.stack([(one * shift)[:, :, box] for one, shift in zip(alone, shifts, strict=True)])
     check_finite(known)
-    weights = calibrate(kernels.fft(contiguous(known.swapaxes(-1, -2)), axes=1), step)
+    inside = contiguous(known.swapaxes(-1, -2))
+    weights = calibrate(kernels.fft(inside, axes=1) if inside.size else inside, step)
     parts = apart(lines * np.asarray(common, like=lines), measured, weights)
     made = [_kspace(part * shift.conj(), kernels) for part, shift in zip(parts, shifts, strict=True)]
     return _frames(frame, made, [_kspace(one, kernels) for one in alone])

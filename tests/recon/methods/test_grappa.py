@@ -106,6 +106,38 @@ def test_a_centre_too_small_is_refused() -> None:
         image_by("grappa", frame)
 
 
+def without_centre(acceleration: int = 2) -> Scan:
+    """Lines of a full scan on either side of the centre, which the pattern leaves out."""
+    line = np.arange(48)
+    places = np.flatnonzero(line % acceleration == (48 // 2 + 1) % acceleration)
+    head = heads(len(places), samples=32, coils=8, kspace_encode_step_1=places)
+    samples = noise(np.random.default_rng(5), (len(places), 8, 32))
+    return Scan(header((1, 48, 32), coils=8, acceleration=(acceleration, 1)), (Readouts(head, samples),))
+
+
+@pytest.mark.parametrize("method", ["grappa", "sense", "cg-sense", "l1-wavelet", "tv"])
+@pytest.mark.parametrize("acceleration", [2, 3])
+def test_a_centre_that_was_not_measured_is_refused_by_all_that_calibrate_with_it(
+    method: str, acceleration: int
+) -> None:
+    scan = without_centre(acceleration)
+    words = (
+        f"grappa finds 0 × 1 fully sampled lines of 32 samples at the centre of k-space, too few to calibrate an"
+        f" acceleration of {acceleration} with 8 coils: measure more calibration lines or use fft"
+        if method == "grappa"
+        else "0 lines are fully sampled at the centre of kspace_encode_step_1, expected at least 8 for coil maps:"
+        " measure calibration lines or use fft"
+    )
+    with pytest.raises(CalibrationError) as caught:
+        list(reconstruct(scan, Recipe(method), CPU))
+    assert str(caught.value) == words
+    if method in ("grappa", "sense"):
+        (image,) = reconstruct(scan, Recipe(method, {"fallback": True}), CPU)
+        (plain,) = reconstruct(scan, Recipe("fft"), CPU)
+        assert np.array_equal(image.pixels, plain.pixels)
+        assert image.comments[0] == f"{method} was not possible, this is the zero-filled image: {words}"
+
+
 def test_a_trajectory_is_refused() -> None:
     points = spokes(8, 16)
     frame = shots_of(noise_kspace((1, 8, 16)), points, space=encoding((1, 16, 16), kind=Trajectory.RADIAL))

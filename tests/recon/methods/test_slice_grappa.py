@@ -11,7 +11,7 @@ import pytest
 from recon.errors import CalibrationError, RecipeError, ScanError
 from recon.methods import decide
 from recon.methods.slice_grappa import lattice_step, steady
-from recon.scan import Image, Readouts, Scan
+from recon.scan import Flag, Image, Readouts, Scan
 from recon.simulate import SimulatedScan, nrmse
 from recon.simulate.epi import Plan
 from recon.slice_grappa import apart, calibrate
@@ -138,6 +138,23 @@ def test_too_few_lines_to_calibrate_with_are_counted() -> None:
     words = "slice-grappa finds 6 lines of 16 samples of each slice alone, too few to tell 2 slices apart with 8 coils"
     with pytest.raises(CalibrationError, match=words):
         calibrate(slices, 1)
+
+
+def test_a_calibration_without_its_centre_is_refused() -> None:
+    scan = group(2).scan
+    runs = [_without_centre(run) for run in scan.readouts]
+    words = "slice-grappa finds 0 lines of 64 samples of each slice alone, too few to tell 2 slices apart with 16 coils"
+    with pytest.raises(CalibrationError, match=words):
+        images_of(replace(scan, readouts=tuple(runs)), "slice-grappa")
+    image = images_of(replace(scan, readouts=tuple(runs)))[0]
+    assert image.comments[0].startswith("slice-grappa was not possible, this is the zero-filled image: slice-grappa")
+
+
+def _without_centre(run: Readouts) -> Readouts:
+    calibrates = (run.head["flags"] & Flag.IS_PARALLEL_CALIBRATION.mask) != 0
+    centre = run.head["kspace_encode_step_1"] == 16
+    kept = ~(calibrates & centre)
+    return replace(run, head=run.head[kept], samples=run.samples[kept])
 
 
 def test_blips_that_do_not_step_evenly_are_refused() -> None:
