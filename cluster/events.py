@@ -174,6 +174,7 @@ class FrameImages:
     images: tuple[Image, ...]
     error: str = ""
     stages_s: tuple[tuple[str, float], ...] = ()  # (stage, seconds)
+    trace: str = ""  # where a defect of ours was met, for the server's log
 
 
 @dataclass(frozen=True, slots=True, eq=False)

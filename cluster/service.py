@@ -17,6 +17,7 @@ from typing import Any
 from cluster.admission import refusal
 from cluster.config import ClusterConfig
 from cluster.events import (
+    BatchDone,
     Command,
     Event,
     FinishScan,
@@ -449,8 +450,14 @@ class Do:
         self._metrics = metrics
 
     def observe(self, event: Event) -> None:
-        """Count an event."""
+        """Count an event, and log the defects that a worker met."""
         self._metrics.observe(event)
+        if isinstance(event, BatchDone):
+            for result in event.results:
+                if result.trace:
+                    frame = result.frame
+                    words = "worker %s met a defect in frame %d of scan %s\n%s"
+                    _log.error(words, event.worker, frame.number, frame.scan, result.trace)
 
     def do(self, command: Command) -> None:
         """Carry out a command."""

@@ -5,9 +5,9 @@ Copies of a byte here: none on the way in (the spool is mapped read-only), then 
 
 from __future__ import annotations
 
-import logging
 import mmap
 import time
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ from recon.pipeline import reconstruct_material
 from recon.recipe import Recipe
 from recon.scan import Image, Material, ScanHeader
 
-_log = logging.getLogger(__name__)
+_TRACE_CHARS = 8192  # of each end of a traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +69,9 @@ class Worker:
             return FrameImages(frame, (), str(error), tuple(stages))
         except Exception as error:
             # A defect met by one frame must not end the worker, which other scans use: it fails this frame alone.
-            _log.exception("worker %s met a defect in frame %d of scan %s", self.name, frame.number, frame.scan)
+            # The server logs it: what a worker's process says may be on another machine, or nowhere (Ray).
             reason = f"internal error in frame {frame.number} ({type(error).__name__}): report it with the server's log"
-            return FrameImages(frame, (), reason, tuple(stages))
+            return FrameImages(frame, (), reason, tuple(stages), _trace(error))
         return FrameImages(frame, images, "", tuple(stages))
 
     def _images(self, frame: FrameRef, recipe: Recipe, *, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
@@ -113,6 +113,13 @@ class Worker:
             return ("resident", resident_bytes()), cache
         except OSError:
             return (cache,)  # no file descriptor is left: the images are worth more than the figure
+
+
+def _trace(error: Exception) -> str:
+    """The traceback of `error`, without its middle where it is long: the ends say who asked and what broke."""
+    text = "".join(traceback.format_exception(error)).rstrip()
+    left_out = len(text) - 2 * _TRACE_CHARS
+    return text if left_out <= 0 else f"{text[:_TRACE_CHARS]}\n... {left_out} characters ...\n{text[-_TRACE_CHARS:]}"
 
 
 def _read_header(frame: FrameRef) -> ScanHeader:

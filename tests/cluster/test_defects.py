@@ -63,6 +63,16 @@ def test_a_defect_ends_the_scan_that_meets_it(tmp_path: Path, answer: Any, stage
         assert "odd" in scans.run(service, scans.stream(scans.frames(1))).reason
 
 
+def test_a_defect_met_by_a_worker_is_in_the_servers_log_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def defective(batch: Batch) -> tuple[Any, ...]:
+        return tuple(FrameImages(frame, (), "internal error", (), "Traceback\nIndexError: 7") for frame in batch.frames)
+
+    with scans.serving(tmp_path, Odd(defective)) as service:
+        record = scans.run(service, scans.stream(scans.frames(1)))
+    words = f"worker w0 met a defect in frame 0 of scan {record.id}\nTraceback\nIndexError: 7"
+    assert caplog.text.count(words) == 1
+
+
 def test_a_defect_that_nothing_settles_is_seen(tmp_path: Path) -> None:
     """An answer without results names no scan that could be ended."""
     with scans.serving(tmp_path, Odd(lambda batch: ())) as service:

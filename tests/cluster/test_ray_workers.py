@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import queue
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,14 @@ def test_actors_work_and_nobody_else_can_reach_them(tmp_path: Path) -> None:
         assert isinstance(event, BatchDone)
         for result, sent in zip(event.results, FRAMES, strict=True):
             scans.assert_true(result.images[0].pixels[0, 0], sent)
+    (broken,) = batches(tmp_path)
+    astray = tuple(replace(frame, header=frame.readouts[0]) for frame in broken.frames)
+    workers.submit("w0", replace(broken, frames=astray))
+    met = events.get(timeout=60.0)
+    assert isinstance(met, BatchDone)
+    for result in met.results:  # Ray passes on nothing that an actor logs
+        assert result.trace.startswith("Traceback") and result.trace.endswith("AssertionError")
+        assert "report it with the server's log" in result.error
     addresses = set(listening())
     assert addresses
     assert addresses <= LOOPBACK

@@ -66,16 +66,25 @@ def test_bad_frame_fails_alone(ready: list[FrameReady]) -> None:
     assert "the raw data of scan s cannot be read" in errors[2]
 
 
-def test_defect_of_ours_is_reported_as_one(
-    ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_defect_of_ours_is_reported_as_one(ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch) -> None:
     def defect(*_: object) -> None:
         raise IndexError("7")
 
     monkeypatch.setattr("cluster.worker.reconstruct_material", defect)
-    done = Worker("w", WorkerSettings()).run(batch(ready[:1]))
-    assert done.results[0].error == "internal error in frame 0 (IndexError): report it with the server's log"
-    assert "worker w met a defect in frame 0 of scan s" in caplog.text
+    (result,) = Worker("w", WorkerSettings()).run(batch(ready[:1])).results
+    assert result.error == "internal error in frame 0 (IndexError): report it with the server's log"
+    assert result.trace.startswith("Traceback (most recent call last):") and result.trace.endswith("IndexError: 7")
+    assert 'raise IndexError("7")' in result.trace
+
+
+def test_a_long_traceback_loses_its_middle(ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch) -> None:
+    def defect(*_: object) -> None:
+        raise IndexError("x" * 100_000 + " end")
+
+    monkeypatch.setattr("cluster.worker.reconstruct_material", defect)
+    (result,) = Worker("w", WorkerSettings()).run(batch(ready[:1])).results
+    assert len(result.trace) < 17_000
+    assert result.trace.startswith("Traceback") and result.trace.endswith("x end") and "characters ..." in result.trace
 
 
 def test_warnings_of_assembly_stand_in_the_image_once(ready: list[FrameReady]) -> None:
