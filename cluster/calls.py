@@ -22,6 +22,7 @@ from recon.mrd.wire import ERROR, Close, Decoder, ImageMessage, Message, Text, W
 T = TypeVar("T")
 ALL_EVENTS = "/v1/events"
 _PARTIAL = 206
+_LOOK_S = 2.0  # the longest pause before looking again whether a server is there by now
 _AWAY = (502, 503, 504)  # a proxy says that the server behind it is not there now
 _IMAGE_BYTES = 1 << 34  # the client trusts its own server's images up to this size
 
@@ -34,6 +35,7 @@ class Patience:
     first_pause_s: float = 0.2
     longest_pause_s: float = 30.0
     poll_s: float = 0.5
+    arrival_s: float = 60.0  # so long, whatever the attempts, for a server that is not there yet
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +123,31 @@ class Tries:
         self._server = server
         self._notice = notice
         self._failed = 0
+        self._waited_s = 0.0
 
     def progress(self) -> None:
         """Something arrived: start counting anew."""
         self._failed = 0
 
-    def pause(self, error: LostError | RefusedError, *, again: bool = True, attempt_s: float = 0.0) -> Pause:
-        """The pause before the next attempt, which may take `attempt_s`; raises `error` when there is none to come."""
+    def pause(
+        self, error: LostError | RefusedError, *, again: bool = True, attempt_s: float = 0.0, absent: bool = False
+    ) -> Pause:
+        """The pause before the next attempt, which may take `attempt_s`; raises `error` when there is none to come.
+
+        `absent`: nobody listens there.
+        """
         self._failed += 1
-        if not again or self._failed >= self._patience.attempts:
+        arrival_s = self._patience.arrival_s if absent and not self.reached else 0.0
+        if not again or (self._failed >= self._patience.attempts and self._waited_s >= arrival_s):
             raise error
         if isinstance(error, RefusedError):
             return self._asked_to_wait(error)
         if self._failed == 1:
             what = f"the server at {self._server} went away" if self.reached else f"no server at {self._server} yet"
-            self._notice(f"{what}, trying for {math.ceil(self._left_s(attempt_s))} s")
-        return Pause(self._backoff())
+            self._notice(f"{what}, trying for {math.ceil(max(arrival_s, self._left_s(attempt_s)))} s")
+        pause = Pause(min(self._backoff(), _LOOK_S) if arrival_s else self._backoff())
+        self._waited_s += pause.seconds + attempt_s
+        return pause
 
     def _asked_to_wait(self, error: RefusedError) -> Pause:
         if error.retry_after_s is None or error.retry_after_s > self._patience.longest_pause_s:
@@ -163,7 +174,8 @@ def request(call: Call, tries: Tries) -> Program[Reply]:
         outcome: Reply | Lost = yield call
         if isinstance(outcome, Lost):
             lost = LostError(outcome.reason)
-            yield tries.pause(lost, again=call.again or outcome.unsent, attempt_s=outcome.attempt_s)
+            again = call.again or outcome.unsent
+            yield tries.pause(lost, again=again, attempt_s=outcome.attempt_s, absent=outcome.unsent)
             continue
         tries.reached = True
         error = _failure(outcome)

@@ -38,8 +38,9 @@ from cluster.calls import (
     Tries,
     unsaid,
 )
-from cluster.job import LogLine, ScanRecord, check_scan_id
+from cluster.job import LogLine, RequestError, ScanRecord, check_scan_id
 from cluster.sources import Sendable, source
+from recon.errors import InputError
 from recon.scan import Image
 
 T = TypeVar("T")
@@ -78,10 +79,22 @@ _SOCKET_OPTIONS = [
 
 
 def _common(server: str, options: Options) -> dict[str, Any]:
+    _check_address(server)
     return {
         "base_url": server,
         "headers": {"authorization": f"Bearer {options.token}"} if options.token else {},
     }
+
+
+def _check_address(server: str) -> None:
+    """Raises RequestError for what is no address of an HTTP server."""
+    try:
+        good = httpx.URL(server).scheme in ("http", "https") and bool(httpx.URL(server).host)
+    except httpx.InvalidURL:
+        good = False
+    if not good:
+        likely = "http://HOST:PORT" if "//" in server else f"http://{server}"
+        raise RequestError(f"the server's address is {server!r}, expected http://HOST:PORT: write {likely}")
 
 
 def _request(call: Call, options: Options, *, first: bool) -> dict[str, Any]:
@@ -105,7 +118,11 @@ def _reply(response: httpx.Response, *, read: bool) -> Reply:
 
 
 def _lost(error: Exception, server: object, options: Options) -> Lost:
+    """What became of an attempt; raises InputError where it was answered in another protocol."""
     what = str(error) or type(error).__name__
+    if isinstance(error, httpx.RemoteProtocolError) and what.startswith("illegal "):
+        words = f"what listens at {server} is no HTTP server: give the address of HTTP, 9002 is the MRD port by default"
+        raise InputError(words) from error
     words = f"the server at {server} cannot be reached or went away ({what}): check its address and that it runs"
     unsent = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
     return Lost(words, unsent, options.connect_timeout_s if isinstance(error, httpx.ConnectTimeout) else 0.0)

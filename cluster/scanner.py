@@ -175,7 +175,7 @@ class SimulatedScanner:
                 what = f"the server at {address} cannot be reached ({_words(error)})"
                 lost = LostError(f"{what}: check its address and that it runs")
                 further_s = limit_s if isinstance(error, TimeoutError) else 0.0
-                self._ended.wait(tries.pause(lost, attempt_s=further_s).seconds)
+                self._ended.wait(tries.pause(lost, attempt_s=further_s, absent=True).seconds)
             timeout_s = limit_s
         raise LostError(f"the scanner {self.name} was stopped before {address} answered: start it again")
 

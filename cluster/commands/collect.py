@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
 from cluster.client import RemoteScan
-from cluster.commands.remote import Parser
+from cluster.commands.remote import Parser, again
 from cluster.events import State
 from cluster.exits import status_of
 from cluster.job import FailedError, ScanRecord, outcome
@@ -43,6 +43,38 @@ class Errors:
                 raise
             words = str(error)
             print(words if name in words else f"{name}: {words}", file=sys.stderr)
+
+
+class Leaving:
+    """What goes on at the server when the command is interrupted, or loses it."""
+
+    def __init__(self, server: str) -> None:
+        self._server = server
+        self._under_way: dict[str, str] = {}
+
+    def __enter__(self) -> Leaving:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, LostError):
+            print(error, file=sys.stderr)  # before what is to be done
+        if isinstance(error, LostError | KeyboardInterrupt):
+            for words in self._under_way.values():
+                print(words, file=sys.stderr, flush=True)
+
+    def goes_on(self, name: str, scan: str) -> None:
+        """The server has all of the scan that its user calls `name`."""
+        stop, fetch = again(f"cancel {scan}", self._server), again(f"images {scan} --out PATH", self._server)
+        self._under_way[name] = f"{name}: scan {scan} goes on; {stop} stops it, {fetch} fetches its images"
+
+    def comes_in(self, name: str, scan: str) -> None:
+        """The server has a part of it."""
+        fetch = again(f"images {scan} --out PATH", self._server)
+        self._under_way[name] = f"{name}: scan {scan} was not sent to its end; {fetch} fetches the images of what came"
+
+    def over(self, name: str) -> None:
+        """Nothing of it is left to do."""
+        self._under_way.pop(name, None)
 
 
 def bars() -> Progress:
@@ -96,10 +128,6 @@ def _wait(scan: RemoteScan, name: str, progress: Progress) -> ScanRecord:
     task = progress.add_task(name, total=None)
     try:
         return scan.wait(progress=lambda record: progress.update(task, description=_words(Path(name).name, record)))
-    except (KeyboardInterrupt, LostError):
-        later = f"recon-cluster images {scan.id} --out PATH fetches its images later"
-        print(f"{name}: scan {scan.id} goes on without this command: {later}", file=sys.stderr)
-        raise
     finally:
         progress.remove_task(task)
 

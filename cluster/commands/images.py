@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import suppress
 
-from cluster.commands.collect import Errors, add_out, bars, finish, places
+from cluster.commands.collect import Errors, Leaving, add_out, bars, finish, places
 from cluster.commands.remote import Subparsers, add_server, connect
+from recon.errors import LostError
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -20,8 +22,11 @@ def run(args: argparse.Namespace) -> int:
     """Fetch each once it has ended; what fails leaves the others their images. The first error counts."""
     outs = places(args.out, args.scans)
     errors = Errors()
-    with connect(args) as client, bars() as progress:
+    with suppress(LostError), Leaving(args.server) as leaving, connect(args) as client, bars() as progress:
         for scan, out in zip(args.scans, outs, strict=True):
             with errors.kept(scan):
-                finish(client.scan(scan), scan, out=out, progress=progress)
+                found = client.scan(scan)
+                leaving.goes_on(scan, scan)
+                finish(found, scan, out=out, progress=progress)
+            leaving.over(scan)
     return errors.status

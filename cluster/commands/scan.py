@@ -13,8 +13,9 @@ from rich.live import Live
 from rich.table import Table
 
 from cluster import scanner
+from cluster.calls import Patience
 from cluster.client import Options
-from cluster.commands.remote import Subparsers, connect, say, size
+from cluster.commands.remote import Subparsers, add_wait, connect, say, size
 from cluster.gateway.limits import parse_address
 from cluster.scanner import Link, SimulatedScanner, Status
 from recon.errors import ReconError
@@ -40,6 +41,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     place.add_argument("--save", type=Path, metavar="FILE.h5", help="write ISMRMRD files instead, one per scanner")
     parser.add_argument("--token-file", type=Path, metavar="FILE", help="file with the token to present over HTTP")
+    add_wait(parser)
     pace = "times the sequence's pace; 0: as fast as the wire takes it (default: 1)"
     parser.add_argument("--speed", type=speed, default=1.0, metavar="X", help=pace)
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the first scanner (default: 0)")
@@ -104,7 +106,7 @@ def _stream(args: argparse.Namespace) -> int:
     console = Console()
     if args.server is None:
         host, port = parse_address(args.mrd)
-        options = Options(notice=say)
+        options = Options(notice=say, patience=Patience(arrival_s=args.wait))
         return _report(play(_scanners(args), lambda one: one.over_tcp(host, port, options=options), console=console))
     with connect(args) as client:
         return _report(play(_scanners(args), lambda one: one.over_http(client), console=console))

@@ -20,7 +20,7 @@ from cluster.client import AsyncClient, AsyncRemoteScan, Client, Options, Remote
 from cluster.events import State
 from cluster.job import FailedError, NotFoundError, RequestError
 from cluster.sources import GroupOf
-from recon.errors import FileError, LostError, RecipeError, RefusedError, ScanError, WireError
+from recon.errors import FileError, InputError, LostError, RecipeError, RefusedError, ScanError, WireError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import Decoder, encode_close
@@ -30,7 +30,9 @@ from tests.cluster.proxy import proxy
 from tests.cluster.test_service import NoWorkers
 from tests.end_to_end.running import Running, converse, eventually, running
 
-QUICK = Options(patience=Patience(first_pause_s=0.05, longest_pause_s=5.0, poll_s=0.05), random=lambda: 0.5)
+QUICK = Options(
+    patience=Patience(first_pause_s=0.05, longest_pause_s=5.0, poll_s=0.05, arrival_s=0.0), random=lambda: 0.5
+)
 
 
 @pytest.fixture(scope="module")
@@ -368,7 +370,7 @@ def test_pauses_grow_and_honour_the_server() -> None:
 def test_a_host_that_takes_no_connection_is_told_of(server: Running) -> None:
     """A listener whose backlog is full lets further connections wait, as a host that swallows packets does."""
     said: list[str] = []
-    patience = Patience(attempts=3, first_pause_s=0.01)
+    patience = Patience(attempts=3, first_pause_s=0.01, arrival_s=0.0)
     options = replace(QUICK, patience=patience, connect_timeout_s=0.2, notice=said.append)
     with socket.socket() as listener, socket.socket() as first:
         listener.bind(("127.0.0.1", 0))
@@ -396,6 +398,66 @@ def test_one_word_for_each_time_of_silence() -> None:
         "the server at S went away, trying for 7 s",
         "full: send it again; trying again in 2 s",
     ]
+
+
+def test_a_server_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    said, appeared = threading.Event(), threading.Event()
+    # One attempt would not do, nor the pauses of a lost connection.
+    patience = Patience(attempts=1, first_pause_s=0.01, longest_pause_s=0.05, arrival_s=60.0)
+    options = replace(QUICK, patience=patience, notice=lambda _words: said.set())
+
+    def ask() -> None:
+        with Client(f"http://127.0.0.1:{port}", options=options) as client:
+            assert client.scans() == []
+            appeared.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    assert said.wait(30.0)
+    with running(tmp_path, http_port=port):
+        asking.join(30.0)
+    assert appeared.is_set()
+
+
+def test_a_server_that_never_comes_is_given_up_after_the_time_said() -> None:
+    said: list[str] = []
+    tries = Tries(Patience(attempts=2, first_pause_s=1.0), lambda: 1.0, server="S", notice=said.append)
+    waited = 0.0
+    with pytest.raises(LostError):
+        while True:
+            waited += tries.pause(LostError("x"), absent=True).seconds
+    assert said == ["no server at S yet, trying for 60 s"]
+    assert 60.0 <= waited < 62.0  # whole pauses of at most 2 s
+
+
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+@pytest.mark.parametrize(
+    ("address", "write"),
+    [
+        ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("recon:8080", "http://recon:8080"),
+        ("ftp://recon", "http://HOST:PORT"),
+        ("http://", "http://HOST:PORT"),
+    ],
+)
+def test_what_is_no_address_is_refused_at_once(kind: type[Client | AsyncClient], address: str, write: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        kind(address)
+    assert str(caught.value) == f"the server's address is {address!r}, expected http://HOST:PORT: write {write}"
+
+
+def test_the_port_of_mrd_is_no_http_server(server: Running) -> None:
+    said: list[str] = []
+    url = f"http://127.0.0.1:{server.mrd[1]}"
+    words = f"what listens at {url} is no HTTP server: give the address of HTTP, 9002 is the MRD port by default"
+    with Client(url, options=replace(QUICK, notice=said.append)) as client:
+        for call in (client.cluster, lambda: client.submit(scans.stream(scans.frames(1)))):
+            with pytest.raises(InputError) as caught:
+                call()
+            assert str(caught.value) == words
+    assert said == []
 
 
 # ---- handles ----

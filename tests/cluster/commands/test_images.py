@@ -102,7 +102,8 @@ def test_who_stops_waiting_is_told_how_to_go_on(
         (tmp_path / "scan.mrd").write_bytes(scans.stream(scans.frames(1)))
         assert main(["submit", str(tmp_path / "scan.mrd"), "--server", server.http]) == 130
         (scan,) = server.service.scans()
+    at = f"--server {server.http}"
     assert capsys.readouterr().err == (
-        f"{tmp_path}/scan.mrd: scan {scan.id} goes on without this command:"
-        f" recon-cluster images {scan.id} --out PATH fetches its images later\n"
+        f"{tmp_path}/scan.mrd: scan {scan.id} goes on; `recon-cluster cancel {scan.id} {at}` stops it,"
+        f" `recon-cluster images {scan.id} --out PATH {at}` fetches its images\n"
     )

@@ -49,7 +49,7 @@ def test_a_server_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with pytest.raises(LostError, match=f"127.0.0.1:{port} cannot be reached"):
-        run("brain-se", "--scanners", "2", "--speed", "0", "--mrd", f"127.0.0.1:{port}")
+        run("brain-se", "--scanners", "2", "--speed", "0", "--wait", "0", "--mrd", f"127.0.0.1:{port}")
     captured = capsys.readouterr()
     assert captured.err.count(f"no server at 127.0.0.1:{port} yet, trying for 7 s") == 2
     assert captured.out.count("failed") == 2

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 
 from cluster.__main__ import main
-from cluster.commands import submit
+from cluster.commands import collect, submit
 from cluster.events import State
+from cluster.job import ScanRecord
+from recon.errors import LostError
 from recon.mrd.hdf5 import read_images
 from tests.cluster import scans
 from tests.cluster.proxy import proxy
-from tests.end_to_end.running import Running, running
+from tests.cluster.test_service import NoWorkers
+from tests.end_to_end.running import Running, eventually, running
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,49 @@ def test_without_waiting_each_scan_that_was_taken_is_named(
     said = capsys.readouterr()
     assert server.service.wait(said.out.strip(), 30.0).images == 1
     assert said.err.count("\n") == 1
+
+
+def test_who_loses_the_server_hears_last_how_to_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(_name: str, _record: ScanRecord) -> str:
+        raise LostError("the server went away: check it")  # while it waits, after the last attempt
+
+    monkeypatch.setattr(collect, "_words", lose)
+    with running(tmp_path / "data", NoWorkers()) as server:
+        files = [tmp_path / name for name in ("a.mrd", "b.mrd")]
+        for file in files:
+            file.write_bytes(scans.stream(scans.frames(1)))
+        assert main(["submit", *map(str, files), "--server", server.http]) == 5
+        found = [scan.id for scan in reversed(server.service.scans())]
+    first, *rest = capsys.readouterr().err.splitlines()
+    assert first == "the server went away: check it"
+    for line, file, scan in zip(rest, files, found, strict=True):
+        assert line.startswith(f"{file}: scan {scan} goes on; `recon-cluster cancel {scan} ")
+        assert f"`recon-cluster images {scan} --out PATH --server {server.http}` fetches its images" in line
+
+
+@pytest.mark.parametrize("part", [0.5, 1.0])
+def test_who_is_interrupted_while_sending_hears_what_the_server_has(
+    part: float, server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = {"lines": 256, "samples": 256}
+    stream = scans.stream(scans.frames(6, **size), scans.header(repetitions=6, **size))
+    (tmp_path / "scan.mrd").write_bytes(stream)
+    look = submit.Herald.look
+
+    def interrupt(self: submit.Herald, sent: int, *, last: bool) -> None:
+        look(self, sent, last=last)
+        if sent >= part * len(stream):
+            assert eventually(lambda: {record.id for record in server.service.scans(limit=1000)} > before)
+            raise KeyboardInterrupt
+
+    before = {record.id for record in server.service.scans(limit=1000)}
+    monkeypatch.setattr(submit.Herald, "look", interrupt)
+    assert main(["submit", str(tmp_path / "scan.mrd"), "--server", server.http]) == 130
+    (scan,) = {record.id for record in server.service.scans(limit=1000)} - before
+    words = "was not sent to its end; `recon-cluster images" if part < 1 else "goes on; `recon-cluster cancel"
+    assert capsys.readouterr().err.startswith(f"{tmp_path}/scan.mrd: scan {scan} {words} {scan} ")
 
 
 NOBODY = ["--server", "http://127.0.0.1:1"]
