@@ -50,6 +50,7 @@ PARAMETERS: dict[str, dict[str, Value]] = {
     "l1-wavelet": {"iterations": 5},
     "tv": {"iterations": 5},
     "grasp": {"window": 20, "iterations": 2},
+    "llr": {"iterations": 5},
     "cine": {"phases": 3},
 }
 

@@ -69,6 +69,8 @@ def _cases() -> Iterator[Case]:
     for factor in (2, 3):
         for method in ("grappa", "sense", "cg-sense", "l1-wavelet", "tv"):
             yield Case("2-D spin echo, undersampled", "brain-se", method, factor)
+    for method in ("cg-sense", "llr"):
+        yield Case("inversion recovery, undersampled", "brain-ir", method, 3)
     yield Case("echo-planar, single shots", "head-epi", "fft", matrix=64)
     yield Case("echo-planar, four shots", "head-epi-shots", "fft")
     yield Case("echo-planar, three slices at once", "head-epi-sms", "slice-grappa", matrix=64)
@@ -85,6 +87,7 @@ def _cases() -> Iterator[Case]:
         yield Case("stack of stars, dynamic, few spokes", "breast-stars", method, matrix=48)
     repetitions = (("over", "repetition"),)
     yield Case("stack of stars, dynamic, few spokes", "breast-stars", "grasp", matrix=48, settings=repetitions)
+    yield Case("stack of stars, dynamic, few spokes", "breast-stars", "llr", matrix=48)
     free = "radial, free breathing"
     yield Case(free, "abdomen-radial", "gridding")
     for source in ("waveform", "self"):
@@ -101,6 +104,7 @@ JUDGES: Mapping[str, tuple[str, str]] = {
     "l1-wavelet": ("BART", "tests/recon/methods/test_sparse.py"),
     "tv": ("BART", "tests/recon/methods/test_sparse.py"),
     "grasp": ("BART", "tests/recon/methods/test_grasp.py"),
+    "llr": ("BART", "tests/recon/methods/test_llr.py"),
 }
 
 

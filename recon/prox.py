@@ -1,9 +1,9 @@
-"""Priors as proximal steps, for `recon.solve.fista`: sparse wavelets and total variation, for arrays of any device."""
+"""Priors as proximal steps, for `recon.solve.fista`: sparse wavelets, total variation, low rank; for any device."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import log, sqrt
+from math import log, prod, sqrt
 from types import EllipsisType
 
 import numpy as np
@@ -15,6 +15,7 @@ from recon.solve import Prox
 SMALLEST = 16  # voxels along an axis that are not split further
 DEEPEST = 4  # levels
 DUAL_STEPS = 8  # of total variation in each proximal step; the dual goes on from where the last step left it
+SIDES = {1: (64,), 2: (8, 8), 3: (4, 4, 4)}  # of blocks that are locally of low rank, by the number of grid axes
 RATIOS = (0.7548776662466927, 0.5698402909980532, 0.4301597090019468)  # powers of the plastic number's inverse
 RAYLEIGH_MEDIAN = sqrt(2 * log(2))  # of a complex normal number's magnitude, in σ of each part
 
@@ -48,7 +49,33 @@ def sparse_wavelets(kernels: Kernels, strength: float, grid: tuple[int, ...]) ->
 
 def origin(levels: tuple[int, ...], iteration: int) -> tuple[int, ...]:
     """Where the transform begins in an iteration: a sequence that fills the coarsest cell evenly."""
-    return tuple(int((1 << level) * (iteration * ratio % 1)) for level, ratio in zip(levels, RATIOS, strict=False))
+    return origin_in(tuple(1 << level for level in levels), iteration)
+
+
+def origin_in(cell: tuple[int, ...], iteration: int) -> tuple[int, ...]:
+    """A place in a cell of so many voxels along each axis: the same in every run, and over iterations everywhere."""
+    return tuple(int(size * (iteration * ratio % 1)) for size, ratio in zip(cell, RATIOS, strict=False))
+
+
+def low_rank_blocks(kernels: Kernels, strength: float, axes: int) -> Prox:
+    """The prox of a sum over blocks of nuclear norms of [frame, voxel], of x [frame, *sets, *grid] with `axes` of grid.
+
+    A singular value is shrunk by strength · √2 (√frames + √voxels), the largest one of a block of complex noise with
+    σ = strength in each part (doi:10.1109/TSP.2013.2270464). Blocks begin elsewhere in each iteration, so that none of
+    their edges is seen; several sets are images of their own.
+    """
+
+    def prox(x: Complex, step: float, iteration: int) -> Complex:
+        grid = x.shape[x.ndim - axes :]
+        block = tuple(min(side, n) for side, n in zip(SIDES[axes], grid, strict=True))
+        threshold = step * strength * sqrt(2) * (sqrt(len(x)) + sqrt(prod(block)))
+        shift = origin_in(block, iteration)
+        if x.ndim == axes + 1:
+            return kernels.low_rank(x, threshold, block=block, shift=shift)
+        sets = [kernels.low_rank(contiguous(x[:, i]), threshold, block=block, shift=shift) for i in range(x.shape[1])]
+        return np.stack(sets, axis=1)
+
+    return prox
 
 
 def noise_of(kernels: Kernels, image: Complex, axes: int) -> float:

@@ -110,6 +110,7 @@ _OWN: Mapping[str, tuple[str, ...]] = {
     "l1-wavelet": (*_COMMON, *_SPARSE, *_BREATH),
     "tv": (*_COMMON, *_SPARSE, *_BREATH),
     "grasp": (*_COMMON, *_PRIOR, "over", "window"),
+    "llr": (*_COMMON, *_PRIOR, "over", "window"),
     CINE: (
         *_COMMON,
         "combine",
@@ -131,6 +132,7 @@ METHOD_DEFAULTS: Mapping[str, Mapping[str, Value]] = {
     "l1-wavelet": {"iterations": 30},
     "tv": {"iterations": 30},
     "sense": {"lambda": 1.0},
+    "llr": {"iterations": 30, "strength": 0.25},
     "grasp": {"iterations": 30, "over": "time", "window": 21},
 }
 

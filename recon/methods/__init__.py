@@ -16,6 +16,7 @@ from recon.methods.fft import FFT
 from recon.methods.grappa import GRAPPA
 from recon.methods.grasp import GRASP
 from recon.methods.gridding import GRIDDING
+from recon.methods.llr import LLR
 from recon.methods.method import Method, Workbench
 from recon.methods.null import NULL
 from recon.methods.sense import SENSE
@@ -33,7 +34,7 @@ FEW = 0.5  # of the spokes that Nyquist asks for: gridding leaves streaks, and c
 
 _OWN: Mapping[str, Method] = {
     method.name: method
-    for method in (FFT, GRAPPA, SLICE_GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, GRASP, CINE_METHOD, NULL)
+    for method in (FFT, GRAPPA, SLICE_GRAPPA, GRIDDING, SENSE, CG_SENSE, L1_WAVELET, TV, GRASP, LLR, CINE_METHOD, NULL)
 }
 
 

@@ -55,16 +55,31 @@ def problem_of(frame: Frame, target: Target, calibration: Calibration, recipe: R
 
 
 def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
-    """Each x is a problem of its own in (kz, ky): the transform along x happens once, before iterating."""
-    assert frame.sampled is not None
-    kernels = workbench.kernels
-    sampled = resize(frame.sampled[..., None], (*target.full[:2], 1))[..., 0]
-    kspace = hybrid(resize(frame.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
-    axes = 1 if sampled.shape[0] == 1 else 2
+    """The problem through maps of the frame's own lines, or of those of a separate scan."""
+    kspace, sampled = hybrid_lines(frame, target, calibration, workbench.kernels)
     if frame.reference is None:
-        maps = _cartesian_maps(kspace, sampled, recipe, kernels)
+        maps = _cartesian_maps(kspace, sampled, recipe, workbench.kernels)
     else:
-        maps = _separate_maps(frame.reference, target, calibration, recipe, kernels)
+        maps = hybrid_maps(frame.reference, target, calibration, recipe, workbench.kernels)
+    return hybrid_problem(frame, target, (kspace, sampled), maps, workbench.kernels)
+
+
+def hybrid_lines(frame: Frame, target: Target, calibration: Calibration, kernels: Kernels) -> tuple[Complex, Mask]:
+    """White hybrid k-space [coil, x, kz, ky] of a Cartesian `frame`, and which lines [kz, ky] were measured."""
+    assert frame.sampled is not None
+    sampled = resize(frame.sampled[..., None], (*target.full[:2], 1))[..., 0]
+    return hybrid(resize(frame.kspace, target.full), sampled, inner(target)[2], calibration, kernels), sampled
+
+
+def hybrid_problem(
+    frame: Frame, target: Target, lines: tuple[Complex, Mask], maps: Complex, kernels: Kernels
+) -> Problem:
+    """The problem of `hybrid_lines` through `hybrid_maps`.
+
+    Each x is a problem of its own in (kz, ky): the transform along x happens once, before iterating.
+    """
+    kspace, sampled = lines
+    axes = 1 if sampled.shape[0] == 1 else 2
     flat = (*kspace.shape[:2], *sampled.shape[2 - axes :])  # without a partition axis of one, which would cost a pass
     mask = np.asarray(sampled.reshape(flat[2:]).astype(np.float32), like=kspace)
     several = len(maps) > 1
@@ -86,13 +101,9 @@ def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: R
     return Problem(equations, rhs, axes + 1, pixels, float(sampled.mean()), bounded=True)
 
 
-def _separate_maps(
-    reference: Frame, target: Target, calibration: Calibration, recipe: Recipe, kernels: Kernels
-) -> Complex:
-    """The same maps as of the frame itself, from the calibration lines of a separate scan."""
-    assert reference.sampled is not None
-    sampled = resize(reference.sampled[..., None], (*target.full[:2], 1))[..., 0]
-    kspace = hybrid(resize(reference.kspace, target.full), sampled, inner(target)[2], calibration, kernels)
+def hybrid_maps(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, kernels: Kernels) -> Complex:
+    """Maps [set, coil, x, z, y] from the lines of `frame`, which may be those of a separate calibration scan."""
+    kspace, sampled = hybrid_lines(frame, target, calibration, kernels)
     return _cartesian_maps(kspace, sampled, recipe, kernels)
 
 

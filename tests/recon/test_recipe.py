@@ -76,7 +76,7 @@ def test_an_unknown_name_is_refused_with_the_known_ones(name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(name)
     message = str(caught.value)
-    names = "auto, fft, grappa, slice-grappa, gridding, sense, cg-sense, l1-wavelet, tv, grasp, cine, null"
+    names = "auto, fft, grappa, slice-grappa, gridding, sense, cg-sense, l1-wavelet, tv, grasp, llr, cine, null"
     assert f"is unknown, expected one of {names}" in message
     assert len(message) < 600
 
