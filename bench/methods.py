@@ -21,16 +21,21 @@ from kernels.contract import Kernels
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe, Value
 from recon.scan import Flag, Readouts, Scan
-from recon.simulate import SimulatedScan, nrmse, simulate
+from recon.simulate import SimulatedScan, masks, nrmse, simulate
 
 CALIBRATION_LINES = 24
 MATRIX, COILS = 96, 8
+POISSON = 4.0  # one in so many lines
+MISSING = 3 / 8  # of the lines of partial Fourier
 RESULTS = Path(__file__).parent / "results"
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A row of the table: `method` on the scan of `protocol`, of whose lines every `acceleration`-th is kept."""
+    """A row of the table: `method` on the scan of `protocol`, of whose lines every `acceleration`-th is kept.
+
+    Or those that the pattern `sampled` (a name of PATTERNS) takes.
+    """
 
     family: str
     protocol: str
@@ -38,13 +43,15 @@ class Case:
     acceleration: int = 1
     matrix: int = 0  # 0: as large as all others
     settings: tuple[tuple[str, Value], ...] = ()  # parameters that are not the method's defaults
+    sampled: str = ""
 
     @property
     def name(self) -> str:
         """What the row is called in results."""
         factor = f".r{self.acceleration}" if self.acceleration > 1 else ""
         chosen = "".join(f".{name}-{value}" for name, value in self.settings)
-        return f"methods.{self.protocol}{factor}.{self.method}{chosen}"
+        pattern = f".{self.sampled}" if self.sampled else ""
+        return f"methods.{self.protocol}{pattern}{factor}.{self.method}{chosen}"
 
     @property
     def called(self) -> str:
@@ -71,6 +78,12 @@ def _cases() -> Iterator[Case]:
             yield Case("2-D spin echo, undersampled", "brain-se", method, factor)
     for method in ("cg-sense", "llr"):
         yield Case("inversion recovery, undersampled", "brain-ir", method, 3)
+    for how in ("off", "homodyne", "pocs"):
+        chosen = (("partial_fourier", how),)
+        yield Case("2-D spin echo, 5/8 of the lines", "brain-se", "fft", settings=chosen, sampled="half")
+    for pattern, family in (("elliptical", "without its corners"), ("poisson", "Poisson disc, one in 4")):
+        for method in ("fft", "cg-sense", "l1-wavelet"):
+            yield Case(f"3-D gradient echo, {family}", "head-gre3d", method, matrix=48, sampled=pattern)
     yield Case("echo-planar, single shots", "head-epi", "fft", matrix=64)
     yield Case("echo-planar, four shots", "head-epi-shots", "fft")
     yield Case("echo-planar, three slices at once", "head-epi-sms", "slice-grappa", matrix=64)
@@ -110,22 +123,45 @@ JUDGES: Mapping[str, tuple[str, str]] = {
 
 def measure(kernels: Kernels, cases: Sequence[Case] = CASES, *, matrix: int = MATRIX, coils: int = COILS) -> list[Row]:
     """A row for each case: root-mean-square of its images' errors relative to truth, beside the predicted one."""
-    scans: dict[str, SimulatedScan] = {}
+    scans: dict[tuple[str, int], SimulatedScan] = {}
     rows = []
     for case in cases:
-        if case.protocol not in scans:
-            size = min(matrix, case.matrix or matrix)
-            scans[case.protocol] = simulate(case.protocol, seed=1, matrix=size, coils=coils)
-        rows.append(_row(case, scans[case.protocol], kernels))
+        size = min(matrix, case.matrix or matrix)
+        if (case.protocol, size) not in scans:
+            scans[case.protocol, size] = simulate(case.protocol, seed=1, matrix=size, coils=coils)
+        rows.append(_row(case, scans[case.protocol, size], kernels))
     return rows
 
 
 def _row(case: Case, simulated: SimulatedScan, kernels: Kernels) -> Row:
-    scan = undersampled(simulated.scan, case.acceleration) if case.acceleration > 1 else simulated.scan
+    scan = _measured(case, simulated)
     found = {image.counters: image for image in reconstruct(scan, Recipe(case.method, dict(case.settings)), kernels)}
     errors = tuple(nrmse(found[truth.counters].pixels[0], truth) for truth in simulated.truth)
     value, predicted = _rms(errors), _rms([truth.predicted_nrmse for truth in simulated.truth])
     return Row(case.name, value, "NRMSE", predicted, value / predicted, errors)
+
+
+def _measured(case: Case, simulated: SimulatedScan) -> Scan:
+    if case.sampled:
+        grid = simulated.scan.header.encodings[0].encoded.matrix[:2]
+        return masks.undersampled(simulated, PATTERNS[case.sampled](grid)).scan
+    return undersampled(simulated.scan, case.acceleration) if case.acceleration > 1 else simulated.scan
+
+
+def _poisson(grid: tuple[int, int]) -> masks.Mask:
+    return masks.poisson(grid, POISSON, np.random.default_rng(7), centre=12)
+
+
+def _half(grid: tuple[int, int]) -> masks.Mask:
+    """All but the first lines along ky."""
+    return np.broadcast_to(np.arange(grid[1]) >= MISSING * grid[1], grid)
+
+
+PATTERNS: Mapping[str, Callable[[tuple[int, int]], masks.Mask]] = {
+    "elliptical": masks.elliptical,
+    "poisson": _poisson,
+    "half": _half,
+}
 
 
 def _rms(values: Sequence[float]) -> float:

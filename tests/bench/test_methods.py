@@ -55,6 +55,18 @@ def test_full_scans_err_as_predicted_and_undersampled_ones_more() -> None:
     assert (len(full.samples), len(half.samples)) == (6, 5)
 
 
+def test_patterns_are_unfolded_and_completed() -> None:
+    """Zero-filled images are the ones to beat; a smaller grid would spend all its lines on the centre."""
+    cases = [case for case in CASES if case.sampled in ("poisson", "half")]
+    rows = {row.id: row.value for row in measure(CPU, cases, matrix=48, coils=6)}
+    assert set(rows) == {case.name for case in cases}
+    for method in ("cg-sense", "l1-wavelet"):
+        assert rows[f"methods.head-gre3d.poisson.{method}"] < 0.8 * rows["methods.head-gre3d.poisson.fft"]
+    half = "methods.brain-se.half.fft.partial_fourier-"
+    for how in ("homodyne", "pocs"):
+        assert rows[half + how] < rows[half + "off"]
+
+
 def test_real_time_frames_are_timed_one_by_one() -> None:
     found = realtime.measure(CPU, matrix=32, frames=2)
     assert found.unit == "ms/frame" and found.baseline == realtime.FRAME_MS
