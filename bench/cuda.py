@@ -10,6 +10,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import exp, prod
 from typing import Any
 
@@ -257,14 +258,23 @@ def measure(kernels: CudaKernels, runtime: Any, cases: Sequence[Case], timer: Ti
         y = [runtime.put(noise(rng, case.coils, case.points)) for _ in range(BUFFERS)]
         for name, apply, inputs in (("forward", plan.forward, x), ("adjoint", plan.adjoint, y)):
             predicted = predict(case, adjoint=name == "adjoint").expected
-            samples = timer(lambda turn, apply=apply, inputs=inputs: apply(inputs[turn]))  # type: ignore[misc]
+            samples = timer(partial(_apply, apply, inputs))
             rows.append(report.row(f"cuda.{case.name}.{name}", samples, "s", [predicted] * len(samples)))
         if len(case.shape) == 2:
             operator = CudaToeplitz(runtime, points, shape=case.shape)
-            samples = timer(lambda turn, operator=operator, x=x: operator(x[turn][0], maps=x[turn]))  # type: ignore[misc]
+            samples = timer(partial(_convolve, operator, x))
             predicted = predict_toeplitz(case)[1]
             rows.append(report.row(f"cuda.{case.name}.toeplitz", samples, "s", [predicted] * len(samples)))
     return rows
+
+
+def _apply(transform: Callable[[Any], Any], inputs: Sequence[Any], turn: int) -> Any:
+    return transform(inputs[turn])
+
+
+def _convolve(operator: CudaToeplitz, images: Sequence[Any], turn: int) -> Any:
+    """The normal operator of one coil's image, with the images of all as maps."""
+    return operator(images[turn][0], maps=images[turn])
 
 
 def noise(rng: np.random.Generator, *shape: int) -> NDArray[np.complex64]:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from math import ceil
 from typing import Any
 
@@ -179,8 +180,8 @@ def measure(device: Kernels, judge: Kernels, *, repeats: int = REPEATS) -> list[
         expected = images_of(scan, recipe, judge, stores[1])
         apart = [distance(images_of(scan, recipe, device, stores[0]), expected) for _ in range(2)]
         kind = f"methods.{recipe.method}.{name}"
-        times = timed(lambda: images_of(scan, recipe, device, stores[0]), repeats)  # noqa: B023  # called at once
-        beside = timed(lambda: images_of(scan, recipe, judge, stores[1]), 1) * repeats  # noqa: B023
+        times = timed(partial(images_of, scan, recipe, device, stores[0]), repeats)
+        beside = timed(partial(images_of, scan, recipe, judge, stores[1]), 1) * repeats
         rows += [report.row(f"{kind}.distance", apart, "1"), report.row(f"{kind}.seconds", times, "s", beside)]
     return rows
 

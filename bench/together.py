@@ -17,10 +17,9 @@ def run(commands: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for command in commands
     ]
     try:
-        if all(process.stdout.readline() for process in processes):  # type: ignore[union-attr]  # a pipe was asked for
+        if all(_ready(process) for process in processes):
             for process in processes:
-                process.stdin.write("go\n")  # type: ignore[union-attr]
-                process.stdin.flush()  # type: ignore[union-attr]
+                _tell(process, "go\n")
             said = [process.communicate()[0] for process in processes]
             if not any(process.returncode for process in processes):
                 return [json.loads(words) for words in said]
@@ -29,3 +28,15 @@ def run(commands: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
         for process in processes:
             process.kill()
             process.communicate()
+
+
+def _ready(process: subprocess.Popen[str]) -> bool:
+    """Whether the process said a line before it ended."""
+    assert process.stdout is not None
+    return bool(process.stdout.readline())
+
+
+def _tell(process: subprocess.Popen[str], words: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(words)
+    process.stdin.flush()

@@ -227,8 +227,8 @@ class Scheduler:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def _worker_ready(self, event: WorkerReady, now: float) -> list[Command]:
-        again = self._release(event.worker, now, blame=False)
+    def _worker_ready(self, event: WorkerReady, _now: float) -> list[Command]:
+        again = self._release(event.worker, blame=False)
         worker = _Worker(event.worker, event.device, event.memory_bytes)
         self._workers[event.worker] = self._by_load[0][event.worker] = worker
         self._budgets[event.worker] = event.memory_bytes
@@ -260,11 +260,11 @@ class Scheduler:
         store = StoreImages(scan.name, ready.frame.number, ready.recipe.method, result.images)
         return [store, *self._settle(scan)]
 
-    def _lost(self, event: WorkerLost, now: float) -> list[Command]:
+    def _lost(self, event: WorkerLost, _now: float) -> list[Command]:
         if event.worker not in self._workers:
             return []  # it was given up before: its replacement is under way
         reason = f"{event.worker} was lost ({event.reason})"
-        return [*self._release(event.worker, now, blame=True, reason=reason), ReplaceWorker(event.worker, event.reason)]
+        return [*self._release(event.worker, blame=True, reason=reason), ReplaceWorker(event.worker, event.reason)]
 
     def _passed(self, _event: DeadlinePassed, now: float) -> list[Command]:
         for scan in self._scans.values():
@@ -284,7 +284,7 @@ class Scheduler:
             work.order = self._order(scan, work.ready, work.order[-1])
             self._wait(work)
 
-    def _release(self, name: str, _now: float, *, blame: bool, reason: str = "") -> list[Command]:
+    def _release(self, name: str, *, blame: bool, reason: str = "") -> list[Command]:
         """Forget a worker; its frames wait again, and those it was running count a loss."""
         worker = self._workers.pop(name, None)
         if worker is None:
@@ -297,7 +297,7 @@ class Scheduler:
         return commands
 
     def _again(self, work: _Work, *, blame: bool, reason: str) -> list[Command]:
-        if blame and self._alive(work):
+        if blame:
             work.losses += 1
             # From now on alone, so that a frame that kills workers does not take others' frames along.
             work.key = ("alone", work.order[-1])
@@ -306,8 +306,7 @@ class Scheduler:
                 return self._finish(
                     work.scan, State.DEAD, reason=f"frame {number} lost {work.losses} workers: {reason}"
                 )
-        if self._alive(work):
-            self._wait(work)
+        self._wait(work)
         return []
 
     # --- batches ------------------------------------------------------------------------------------------------------

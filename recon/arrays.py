@@ -16,7 +16,7 @@ TINY = np.finfo(np.float32).tiny  # below, a quotient overflows
 
 def contiguous(array: Array) -> Array:
     """`array` itself, or a copy that is C-contiguous."""
-    return np.ascontiguousarray(array, like=array)  # type: ignore[return-value]
+    return np.ascontiguousarray(array, like=array)  # type: ignore[return-value]  # NumPy's types forget `like`
 
 
 def divided(total: Any, part: Real, *, otherwise: Any) -> Any:

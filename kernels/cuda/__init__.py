@@ -38,7 +38,7 @@ class CudaKernels:
 
     def to_host(self, array: Array) -> Array:
         """See `Kernels.to_host`."""
-        return self._runtime.get(array)  # type: ignore[return-value]
+        return self._runtime.get(array)  # type: ignore[return-value]  # CuPy arrays come back as NumPy's
 
     def nufft(self, points: Any, shape: tuple[int, ...], *, eps: float = 1e-4) -> CudaNufft:
         """See `Kernels.nufft`; points may be in host memory too. Waits for the device."""

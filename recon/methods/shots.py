@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,20 +54,16 @@ class Shots:
         plan, segments = self.sampling.plan, self.segments
         if segments is None:
             return plan.adjoint(kspace)
-        total = 0
-        for weight, phase in zip(segments.weights, segments.phases, strict=True):
-            total = total + phase.conj() * plan.adjoint(kspace * weight.conj())
-        return total  # type: ignore[return-value]
+        each = zip(segments.weights, segments.phases, strict=True)
+        return reduce(add, (phase.conj() * plan.adjoint(kspace * weight.conj()) for weight, phase in each))
 
     def forward(self, images: Complex) -> Complex:
         """Samples of coil images [coil, *planned]."""
         plan, segments = self.sampling.plan, self.segments
         if segments is None:
             return plan.forward(images)
-        total = 0
-        for weight, phase in zip(segments.weights, segments.phases, strict=True):
-            total = total + weight * plan.forward(images * phase)
-        return total  # type: ignore[return-value]
+        each = zip(segments.weights, segments.phases, strict=True)
+        return reduce(add, (weight * plan.forward(images * phase) for weight, phase in each))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
