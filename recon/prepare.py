@@ -106,12 +106,6 @@ def _worst(bad: NDArray[np.bool_]) -> int:
     return int(np.flatnonzero(bad)[0])
 
 
-def compressed(frame: Frame, calibration: Calibration, coils: Value) -> tuple[Frame, Calibration]:
-    """As `compressed_together`, for one frame."""
-    (made,), left = compressed_together([frame], calibration, coils)
-    return made, left
-
-
 def compressed_together(
     frames: Sequence[Frame], calibration: Calibration, coils: Value
 ) -> tuple[list[Frame], Calibration]:

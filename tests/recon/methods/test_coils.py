@@ -14,7 +14,6 @@ from recon.pipeline import reconstruct
 from recon.prepare import (
     LOST,
     aligned,
-    compressed,
     compressed_geometrically,
     compressed_together,
     strongest,
@@ -40,7 +39,7 @@ def dependent(coils: int, rank: int) -> Complex:
 @pytest.mark.parametrize("coils", [3, "auto"])
 def test_what_depends_on_three_coils_fits_into_three(coils: Value) -> None:
     frame = frame_of(dependent(12, 3))
-    found, _ = compressed(frame, Calibration(), coils)
+    (found,), _ = compressed_together([frame], Calibration(), coils)
     assert len(found.kspace) == 3
     before, after = (CPU.rss(each.kspace) for each in (frame, found))
     # The combinations come from one eigenvalue problem of 12 coils in single precision.
@@ -68,7 +67,7 @@ def test_noise_stays_white() -> None:
     mixing = np.linalg.cholesky(covariance @ covariance.conj().T + np.eye(6))
     whitening = np.linalg.inv(mixing).astype(np.complex64)
     frame = frame_of(np.tensordot(mixing, noise_kspace((6, 1, 96, 96)), axes=1).astype(np.complex64))
-    found, calibration = compressed(frame, Calibration(whitening=whitening), 4)
+    (found,), calibration = compressed_together([frame], Calibration(whitening=whitening), 4)
     assert calibration.whitening is not None
     white = (calibration.whitening @ found.kspace.reshape(4, -1)).astype(np.complex128)
     # σ = 1 in each part, that is a variance of 2; each of 16 entries is a mean over n = 9216 with deviation 2 / √n. The
@@ -79,7 +78,8 @@ def test_noise_stays_white() -> None:
 def test_as_many_coils_as_there_are_change_nothing() -> None:
     frame = frame_of(noise_kspace((4, 1, 32, 24)))
     for coils in ("all", 4, 9):
-        assert compressed(frame, Calibration(), coils)[0] is frame
+        (same,), _ = compressed_together([frame], Calibration(), coils)
+        assert same is frame
 
 
 @pytest.mark.parametrize("method", ["fft", "grappa", "sense", "cg-sense", "l1-wavelet"])
