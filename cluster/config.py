@@ -52,7 +52,10 @@ class ClusterConfig:
     batches_per_worker: int = _limit(2, 1, 8, "batches handed to a worker: one runs, the others wait in its pipe")
     worker_memory_bytes: int = _limit(0, 0, 1 << 44, "memory a worker may plan with; 0 is its share of what is free")
     worker_start_timeout_s: float = _limit(120.0, 1.0, 3600.0, "time a new worker has to become ready")
-    batch_timeout_s: float = _limit(600.0, 1.0, 86400.0, "a batch that takes longer counts as hung")
+    heartbeat_s: float = _limit(1.0, 0.01, 60.0, "a worker gives a sign of life so often")
+    heartbeat_timeout_s: float = _limit(8.0, 0.05, 3600.0, "a worker that is silent for longer counts as hung")
+    batch_grace_s: float = _limit(8.0, 0.05, 3600.0, "a batch never counts as hung before, however short it should be")
+    batch_timeout_s: float = _limit(600.0, 1.0, 86400.0, "a batch that takes longer counts as hung, however long it is")
     attempts: int = _limit(3, 1, 100, "lost workers after which a frame is given up and its scan is dead")
     max_batch_frames: int = _limit(8, 1, 1024, "frames of equal key that one batch takes")
     batch_cost_s: float = _limit(0.05, 0.0, 3600.0, "a batch takes more frames while their estimated time is below")
@@ -107,6 +110,11 @@ class ClusterConfig:
     def __post_init__(self) -> None:
         for item in fields(self):
             _check(item.name, getattr(self, item.name), metadata=item.metadata)
+        if self.heartbeat_timeout_s < 3 * self.heartbeat_s:
+            raise ConfigError(
+                f"heartbeat_timeout_s is {self.heartbeat_timeout_s:g}, less than three times heartbeat_s"
+                f" {self.heartbeat_s:g}: raise it, or a worker that is only late would be killed"
+            )
         if self.spool_unsynced_bytes < self.spool_sync_bytes:
             raise ConfigError(
                 f"spool_unsynced_bytes is {self.spool_unsynced_bytes}, less than spool_sync_bytes"

@@ -167,6 +167,15 @@ class WorkerReady:
 
 
 @dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life: a worker's process runs and answers, whatever its batch does."""
+
+    worker: str
+    memory_bytes: tuple[tuple[str, int], ...] = ()  # (kind, bytes)
+    load: tuple[tuple[str, float], ...] = ()  # (what, share of the time since the last): "cpu" of its threads, "gpu"
+
+
+@dataclass(frozen=True, slots=True)
 class FrameImages:
     """What one frame of a batch became: images, or the one-sentence reason why not."""
 
@@ -218,6 +227,8 @@ class ScanRefused:
 class DeadlinePassed:
     """Time went by: look at deadlines and leases again."""
 
+    late_s: float = 0.0  # how long nobody looked: in that time no worker could be heard
+
 
 Event = (
     ScanOpened
@@ -226,6 +237,7 @@ Event = (
     | ScanReceived
     | ScanCancelled
     | WorkerReady
+    | Heartbeat
     | BatchDone
     | ImagesStored
     | WorkerLost

@@ -183,9 +183,11 @@ class Loop:
 
     def _tick(self) -> None:
         now = self._clock()
-        if now - self._ticked >= self._tick_s:
+        passed_s = now - self._ticked
+        if passed_s >= self._tick_s:
             self._ticked = now
-            self._step(DeadlinePassed())
+            # An idle stage wakes after one tick, so that a second may pass: beyond, this thread stood still itself.
+            self._step(DeadlinePassed(late_s=max(0.0, passed_s - 2 * self._tick_s)))
 
     def _step(self, event: Event) -> None:
         with self._changed:

@@ -18,6 +18,7 @@ from cluster.events import (
     FinishScan,
     FrameImages,
     FrameReady,
+    Heartbeat,
     ImagesStored,
     ReplaceWorker,
     ScanOpened,
@@ -60,7 +61,10 @@ TABLE = (
     Row("recon_batch_frames", Histogram, "Frames that share a batch.", ("method",), _FRAMES),
     Row("recon_worker_busy_ratio", Gauge, "Part of the last minute that a worker had work.", ("worker",)),
     Row("recon_worker_memory_bytes", Gauge, "Memory of a worker.", ("worker", "kind")),
+    Row("recon_worker_load_ratio", Gauge, "Part of its device that a worker used lately.", ("worker", "kind")),
+    Row("recon_worker_silence_seconds", Gauge, "Since a worker's last sign of life.", ("worker",)),
     Row("recon_worker_restarts_total", Counter, "Workers replaced.", ("reason",)),
+    Row("recon_late_batches_total", Counter, "Batches that came after their worker was given up, and were refused."),
     Row("recon_plan_cache_total", Counter, "Look-ups of plans and calibrations.", ("result",)),
     Row("recon_spool_bytes", Gauge, "Raw bytes in the spool."),
     Row("recon_refused_total", Counter, "Scans not taken.", ("reason",)),
@@ -85,6 +89,7 @@ class _Worker:
     busy_since: float = 0.0
     spans: deque[tuple[float, float]] = field(default_factory=deque)
     seen_since: float = 0.0
+    heard: float = 0.0
 
 
 class Metrics:
@@ -114,6 +119,7 @@ class Metrics:
             ImagesStored: self._stored,
             FinishScan: self._finish,
             WorkerReady: self._worker_ready,
+            Heartbeat: self._heard,
             WorkerLost: self._worker_lost,
             ReplaceWorker: self._replaced,
             ScanRefused: self._refused,
@@ -139,6 +145,7 @@ class Metrics:
             now = self._clock()
             for name, worker in self._workers.items():
                 self._metrics["recon_worker_busy_ratio"].labels(name).set(_busy_ratio(worker, now))
+                self._metrics["recon_worker_silence_seconds"].labels(name).set(now - worker.heard)
             return generate_latest(self._registry)
 
     def _register(self, row: Row) -> Counter | Gauge | Histogram:
@@ -180,6 +187,7 @@ class Metrics:
     def _done(self, event: BatchDone, now: float) -> None:
         worker = self._worker(event.worker, now)
         if not worker.batches or worker.batches[0][0] != event.batch:
+            self._metrics["recon_late_batches_total"].inc()
             return  # its lease was taken away: another worker does it again and is counted
         _, method = worker.batches.popleft()
         if not worker.batches:
@@ -188,8 +196,18 @@ class Metrics:
             self._result(result, method=method)
         for found, count in event.caches:
             self._metrics["recon_plan_cache_total"].labels(found).inc(count)
-        for kind, size in event.memory_bytes:
-            self._metrics["recon_worker_memory_bytes"].labels(event.worker, kind).set(size)
+        worker.heard = now
+        self._hold(event.worker, event.memory_bytes)
+
+    def _hold(self, worker: str, memory_bytes: tuple[tuple[str, int], ...]) -> None:
+        for kind, size in memory_bytes:
+            self._metrics["recon_worker_memory_bytes"].labels(worker, kind).set(size)
+
+    def _heard(self, event: Heartbeat, now: float) -> None:
+        self._worker(event.worker, now).heard = now
+        self._hold(event.worker, event.memory_bytes)
+        for kind, share in event.load:
+            self._metrics["recon_worker_load_ratio"].labels(event.worker, kind).set(share)
 
     def _result(self, result: FrameImages, *, method: str) -> None:
         outcome = "failed" if result.error else "done"
@@ -210,7 +228,7 @@ class Metrics:
             self._metrics["recon_time_to_first_image_seconds"].observe(now - scan.begun_s)
 
     def _worker_ready(self, event: WorkerReady, now: float) -> None:
-        self._worker(event.worker, now)
+        self._worker(event.worker, now).heard = now
         self._metrics["recon_worker_memory_bytes"].labels(event.worker, "budget").set(event.memory_bytes)
 
     def _worker_lost(self, event: WorkerLost, now: float) -> None:
@@ -231,7 +249,7 @@ class Metrics:
             _rest(worker, now)
 
     def _worker(self, name: str, now: float) -> _Worker:
-        return self._workers.setdefault(name, _Worker(seen_since=now))
+        return self._workers.setdefault(name, _Worker(seen_since=now, heard=now))
 
 
 def _rest(worker: _Worker, now: float) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
-from cluster.events import Batch, BatchDone, WorkerReady
+from cluster.events import Batch, BatchDone, Heartbeat, WorkerReady
 from cluster.worker import Worker, WorkerSettings
 from cluster.workers import ChildLostError, Lanes, Post
 from recon.errors import DeviceError, ReconError
@@ -23,7 +26,7 @@ _CONNECT_S = 5.0
 
 
 class Actor:
-    """What runs inside a Ray actor; batches one after the other, `watch` beside them."""
+    """What runs inside a Ray actor; batches one after the other, `watch` and `beat` beside them."""
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
@@ -31,7 +34,7 @@ class Actor:
     def announce(self, name: str, settings: WorkerSettings) -> WorkerReady | str:
         """Become a worker; a text says why that is not possible."""
         try:
-            self._worker = Worker(name, settings)
+            self._worker = Worker(name, settings, processor=time.process_time)
         except ReconError as error:
             return str(error)
         return self._worker.ready()
@@ -41,9 +44,17 @@ class Actor:
         assert self._worker is not None
         return self._worker.run(batch)
 
-    def pid(self) -> int:
-        """This process."""
-        return os.getpid()
+    def place(self) -> tuple[str, int]:
+        """Ray's name of this node, and this process."""
+        import ray
+
+        return ray.get_runtime_context().get_node_id(), os.getpid()
+
+    def beat(self) -> Heartbeat:
+        """The next sign of life, when it is time for it."""
+        assert self._worker is not None
+        time.sleep(self._worker.settings.heartbeat_s)
+        return self._worker.heartbeat()
 
     def watch(self) -> None:
         """Never return: the caller learns at once when this process is gone."""
@@ -59,15 +70,20 @@ class RayChild:
         self._settings = settings
         gpus = 1 if settings.device.startswith("cuda") else 0
         # Ray never restarts it: after a restart it would replay queued calls out of order. The lane starts another.
-        made = ray.remote(num_cpus=settings.threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"watch": 2})
+        made = ray.remote(num_cpus=settings.threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"watch": 3})
         self._actor = made(Actor).remote()
         self._pending: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.pid = 0
+        self._process: int | None = None  # a handle of the actor's process, where it runs on this node
 
     def announce(self, timeout_s: float) -> WorkerReady:
         """See Child."""
         ready = self._get(self._actor.announce.remote(self._name, self._settings), timeout_s)
         if not isinstance(ready, WorkerReady):
             raise ChildLostError(str(ready))
+        node, self.pid = self._get(self._actor.place.remote(), timeout_s)
+        if node == self._ray.get_runtime_context().get_node_id():
+            self._process = self._handle(self.pid)
         threading.Thread(target=self._watch, name=f"watch-{self._name}", daemon=True).start()
         return ready
 
@@ -87,17 +103,31 @@ class RayChild:
         assert isinstance(done, BatchDone)
         return done
 
+    def hear(self) -> Heartbeat:
+        """See Child."""
+        heartbeat = self._get(self._actor.beat.options(concurrency_group="watch").remote(), None)
+        assert isinstance(heartbeat, Heartbeat)
+        return heartbeat
+
     def kill(self) -> None:
         """See Child."""
+        if self._process is not None:  # Ray takes five seconds to end one that is stopped (measured)
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
         self._ray.kill(self._actor)
 
     def close(self) -> None:
         """See Child."""
+        if self._process is not None:
+            os.close(self._process)
 
-    def pid(self) -> int:
-        """The actor's process."""
-        pid: int = self._get(self._actor.pid.options(concurrency_group="watch").remote(), 10.0)
-        return pid
+    @staticmethod
+    def _handle(pid: int) -> int | None:
+        """What a signal can be sent to although another process may get this number once this one has ended."""
+        try:
+            return os.pidfd_open(pid)
+        except OSError:
+            return None  # it has ended, or in a container of its own: Ray ends it
 
     def _watch(self) -> None:
         try:
@@ -170,7 +200,7 @@ class RayWorkers(Lanes):
     def pid(self, worker: str) -> int:
         """The process of a worker, for operators and tests."""
         child = self._lanes[worker].child
-        return child.pid() if isinstance(child, RayChild) else 0
+        return child.pid if isinstance(child, RayChild) else 0
 
     def _arguments(self) -> dict[str, Any]:
         common: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}

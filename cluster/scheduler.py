@@ -23,6 +23,7 @@ from cluster.events import (
     FinishScan,
     FrameImages,
     FrameReady,
+    Heartbeat,
     MarkRunning,
     Priority,
     ReplaceWorker,
@@ -41,6 +42,11 @@ from cluster.waiting import Waiting, WaitingQueue
 
 _WARM_KEYS = 64  # of a worker; its caches are bounded by bytes, this is a guess at what they hold
 
+# When a batch counts as hung, in times of what it should take. The first of a kind makes plans; on a GPU it compiles
+# kernels too. After each loss it is given longer, lest slow work that was declared too short be taken for a fault.
+_HUNG, _HUNG_COLD, _AGAIN = 20.0, 100.0, 4.0
+_COMPILE_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -51,6 +57,8 @@ class Rules:
     batches_per_worker: int = 2
     ahead_cost_s: float = 0.1  # a busy worker is given a further batch only while what it has is estimated below
     attempts: int = 3
+    heartbeat_timeout_s: float = math.inf  # simulated workers are silent
+    batch_grace_s: float = 8.0
     batch_timeout_s: float = 600.0
 
 
@@ -89,6 +97,7 @@ class _Lease:
     works: tuple[_Work, ...]
     since: float
     cost_s: float
+    limit_s: float  # after which it counts as hung
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +105,8 @@ class _Worker:
     name: str
     device: str
     memory_bytes: int
+    heard: float  # when it last gave a sign of life
+    heartbeat: Heartbeat
     leases: deque[_Lease] = field(default_factory=deque)
     load: int = 0  # its place in Scheduler._by_load
     warm: OrderedDict[Hashable, None] = field(default_factory=OrderedDict)  # keys it did last, the newest at the end
@@ -129,6 +140,7 @@ class Scheduler:
             ScanReceived: self._received,
             ScanCancelled: self._cancelled,
             WorkerReady: self._worker_ready,
+            Heartbeat: self._heard,
             BatchDone: self._done,
             WorkerLost: self._lost,
             DeadlinePassed: self._passed,
@@ -227,18 +239,24 @@ class Scheduler:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def _worker_ready(self, event: WorkerReady, _now: float) -> list[Command]:
+    def _worker_ready(self, event: WorkerReady, now: float) -> list[Command]:
         again = self._release(event.worker, blame=False)
-        worker = _Worker(event.worker, event.device, event.memory_bytes)
+        worker = _Worker(event.worker, event.device, event.memory_bytes, now, Heartbeat(event.worker))
         self._workers[event.worker] = self._by_load[0][event.worker] = worker
         self._budgets[event.worker] = event.memory_bytes
         return again
+
+    def _heard(self, event: Heartbeat, now: float) -> list[Command]:
+        worker = self._workers.get(event.worker)
+        if worker is not None:
+            worker.heard, worker.heartbeat = now, event
+        return []
 
     def _done(self, event: BatchDone, now: float) -> list[Command]:
         worker = self._workers.get(event.worker)
         if worker is None or not worker.leases or worker.leases[0].batch.number != event.batch:
             return []  # its lease was taken away: the work was given to another
-        lease = worker.leases.popleft()
+        lease, worker.heard = worker.leases.popleft(), now
         if lease.batch.key in worker.warm:  # the first of a kind makes plans, which later ones do not
             self._latency.learn(lease.batch.key, len(lease.works), seconds=event.seconds)
         worker.did(lease.batch.key)
@@ -266,14 +284,25 @@ class Scheduler:
         reason = f"{event.worker} was lost ({event.reason})"
         return [*self._release(event.worker, blame=True, reason=reason), ReplaceWorker(event.worker, event.reason)]
 
-    def _passed(self, _event: DeadlinePassed, now: float) -> list[Command]:
+    def _passed(self, event: DeadlinePassed, now: float) -> list[Command]:
         for scan in self._scans.values():
             if scan.rank is Priority.RESEARCH and now > scan.deadline:
                 self._raise(scan)
-        limit = self._rules.batch_timeout_s
-        hung = [w for w in self._workers.values() if w.leases and now - w.leases[0].since > limit]
-        reason = f"hung: a batch took longer than {limit:g} s"
-        return [command for worker in hung for command in self._lost(WorkerLost(worker.name, reason), now)]
+        for worker in self._workers.values():
+            worker.heard = min(now, worker.heard + event.late_s)
+            if worker.leases:
+                worker.leases[0].since = min(now, worker.leases[0].since + event.late_s)
+        hung = [(worker.name, reason) for worker in self._workers.values() if (reason := self._hung(worker, now))]
+        return [command for name, reason in hung for command in self._lost(WorkerLost(name, reason), now)]
+
+    def _hung(self, worker: _Worker, now: float) -> str:
+        """Why a worker counts as hung, or ""."""
+        silent = self._rules.heartbeat_timeout_s
+        if now - worker.heard > silent:
+            return f"hung: no sign of life for {silent:g} s"
+        if worker.leases and now - worker.leases[0].since > worker.leases[0].limit_s:
+            return f"hung: a batch took longer than {worker.leases[0].limit_s:g} s"
+        return ""
 
     def _raise(self, scan: _Scan) -> None:
         """An overdue scan counts as routine, so that it starts some day however much of that there is."""
@@ -354,7 +383,8 @@ class Scheduler:
         batch = Batch(self._batches, works[0].ready.key, works[0].ready.recipe, frames)
         self._shares.serve(works[0].scan.rank, works[0].order[1])
         frame_s, batch_s = self._line(works[0].ready)
-        worker.leases.append(_Lease(batch, works, now, len(works) * frame_s + batch_s))
+        cost_s = len(works) * frame_s + batch_s
+        worker.leases.append(_Lease(batch, works, now, cost_s, self._limit_s(worker, works, cost_s)))
         self._weigh(worker)
         commands: list[Command] = [StartBatch(worker.name, batch)]
         for work in works:
@@ -362,6 +392,12 @@ class Scheduler:
             work.scan.started = True
             commands += self._mark(work.scan)
         return commands
+
+    def _limit_s(self, worker: _Worker, works: tuple[_Work, ...], cost_s: float) -> float:
+        warm = works[0].ready.key in worker.warm
+        compiling = 0.0 if warm or worker.device.startswith("cpu") else _COMPILE_S
+        usual = max(self._rules.batch_grace_s + compiling, (_HUNG if warm else _HUNG_COLD) * cost_s)
+        return min(usual * _AGAIN ** max(work.losses for work in works), self._rules.batch_timeout_s)
 
     def _weigh(self, worker: _Worker) -> None:
         cost_s = sum(lease.cost_s for lease in worker.leases)
@@ -394,4 +430,7 @@ def _describe(worker: _Worker, now: float) -> dict[str, Any]:
         "batches": len(worker.leases),
         "frames": sum(len(lease.works) for lease in worker.leases),
         "running_s": round(now - running.since, 3) if running else 0.0,
+        "silent_s": round(now - worker.heard, 3),
+        "memory": dict(worker.heartbeat.memory_bytes),
+        "load": dict(worker.heartbeat.load),
     }

@@ -94,6 +94,7 @@ def make_workers(config: ClusterConfig) -> Workers:
         memory_bytes=config.worker_memory_bytes or int(_PART_OF_MEMORY * _free_bytes() / len(names)),
         plan_cache_bytes=config.plan_cache_bytes,
         header_cache_entries=config.header_cache_entries,
+        heartbeat_s=config.heartbeat_s,
     )
     if config.ray == "off":
         return ProcessWorkers(names, settings, start_timeout_s=config.worker_start_timeout_s)

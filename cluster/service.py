@@ -74,6 +74,8 @@ def rules(config: ClusterConfig) -> Rules:
         batches_per_worker=config.batches_per_worker,
         ahead_cost_s=config.ahead_cost_s,
         attempts=config.attempts,
+        heartbeat_timeout_s=config.heartbeat_timeout_s,
+        batch_grace_s=config.batch_grace_s,
         batch_timeout_s=config.batch_timeout_s,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cluster.events import Batch, BatchDone, FrameImages, FrameRef, WorkerReady
+from cluster.events import Batch, BatchDone, FrameImages, FrameRef, Heartbeat, WorkerReady
 from cluster.spool import map_extents, read_readouts, read_waveforms
 from recon.cache import Cache
 from recon.device import open_device
@@ -36,16 +36,28 @@ class WorkerSettings:
     memory_bytes: int = 4 << 30  # what its frames may take
     plan_cache_bytes: int = 512 << 20
     header_cache_entries: int = 64
+    heartbeat_s: float = 1.0
 
 
 class Worker:
-    """One worker: `run` does one batch after the other, in one thread."""
+    """One worker: `run` does one batch after the other, in one thread; `heartbeat` may be asked for by another."""
 
-    def __init__(self, name: str, settings: WorkerSettings, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        """Raises DeviceError where the device cannot be used."""
+    def __init__(
+        self,
+        name: str,
+        settings: WorkerSettings,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        processor: Callable[[], float] | None = None,
+    ) -> None:
+        """`processor` counts the seconds of the CPU that are this worker's. Raises DeviceError where the device cannot
+        be used.
+        """
         self.name = name
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
+        self._processor = processor
+        self._beaten = clock(), processor() if processor else 0.0
         self._kernels = open_device(settings.device, threads=settings.threads)
         self._cache = Cache(settings.plan_cache_bytes)
         self._headers: OrderedDict[tuple[Path, int], ScanHeader] = OrderedDict()
@@ -53,13 +65,28 @@ class Worker:
 
     def ready(self) -> WorkerReady:
         """What this worker is."""
-        return WorkerReady(self.name, self._kernels.device, self._settings.memory_bytes)
+        return WorkerReady(self.name, self._kernels.device, self.settings.memory_bytes)
 
     def run(self, batch: Batch) -> BatchDone:
         """Images of every frame, or the reason why there are none; never raises for what a frame holds."""
         start = self._clock()
         results = tuple(self._frame(frame, batch.recipe) for frame in batch.frames)
         return BatchDone(self.name, batch.number, results, self._clock() - start, self._caches(), self._memory())
+
+    def heartbeat(self) -> Heartbeat:
+        """A sign of life, with what it takes of memory and of its device."""
+        device = self._kernels.load()
+        load = (*self._processor_load(), *device.busy)
+        return Heartbeat(self.name, self._memory() + device.memory_bytes, load)
+
+    def _processor_load(self) -> tuple[tuple[str, float], ...]:
+        """Share of the threads' time that they computed since the last time."""
+        if self._processor is None:
+            return ()
+        (then, used), now = self._beaten, (self._clock(), self._processor())
+        self._beaten = now
+        spent_s = max(now[0] - then, 1e-9) * self.settings.threads
+        return (("cpu", min(1.0, (now[1] - used) / spent_s)),)
 
     def _frame(self, frame: FrameRef, recipe: Recipe) -> FrameImages:
         stages: list[tuple[str, float]] = []
@@ -97,7 +124,7 @@ class Worker:
         if key not in self._headers:
             self._headers[key] = _read_header(frame)
         self._headers.move_to_end(key)
-        while len(self._headers) > self._settings.header_cache_entries:
+        while len(self._headers) > self.settings.header_cache_entries:
             self._headers.popitem(last=False)
         return self._headers[key]
 

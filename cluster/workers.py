@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Protocol
 
 from cluster.channel import receive, send
-from cluster.events import Batch, BatchDone, Event, WorkerLost, WorkerReady
+from cluster.events import Batch, BatchDone, Event, Heartbeat, WorkerLost, WorkerReady
 from cluster.worker import Worker, WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -27,7 +28,10 @@ class Workers(Protocol):
     """A set of workers, each of which carries out its batches in the order in which they were given."""
 
     def start(self, post: Post) -> None:
-        """Start all; each posts WorkerReady when it can take batches, then BatchDone, and WorkerLost if it dies."""
+        """Start all; each posts WorkerReady when it can take batches, then BatchDone, and WorkerLost if it dies.
+
+        From WorkerReady on it posts a Heartbeat from time to time, also while a batch runs.
+        """
         ...
 
     def submit(self, worker: str, batch: Batch) -> None:
@@ -62,8 +66,12 @@ class Child(Protocol):
         """The next finished batch; waits. Raises ChildLostError."""
         ...
 
+    def hear(self) -> Heartbeat:
+        """The next sign of life; waits. Raises ChildLostError."""
+        ...
+
     def kill(self) -> None:
-        """End it at once; wakes who waits in `receive` or `send`."""
+        """End it at once; wakes who waits in `receive`, `hear` or `send`."""
         ...
 
     def close(self) -> None:
@@ -144,11 +152,14 @@ class Lane:
             return False
         self._post(ready)
         sender = threading.Thread(target=self._send, args=(child, self._inbox), name=f"to-{self.name}", daemon=True)
-        sender.start()
+        hearer = threading.Thread(target=self._hear, args=(child,), name=f"alive-{self.name}", daemon=True)
+        for thread in (sender, hearer):
+            thread.start()
         reason = self._receive(child)
         self._inbox.put(None)
         child.kill()
-        sender.join()
+        for thread in (sender, hearer):
+            thread.join()
         self._mourn(reason)
         return True
 
@@ -167,6 +178,12 @@ class Lane:
                 self._post(child.receive())
         except ChildLostError as error:
             return str(error)
+
+    def _hear(self, child: Child) -> None:
+        """The same with its signs of life, which must not wait behind images."""
+        with suppress(ChildLostError):  # `receive` sees the same death and tells of it
+            while True:
+                self._post(child.hear())
 
     def _mourn(self, reason: str) -> None:
         """Tell of a death that nobody asked for, and wait for the order to begin again."""
@@ -232,15 +249,17 @@ class ProcessChild:
     """A Python process of ours at the other end of a socket pair."""
 
     def __init__(self, name: str, settings: WorkerSettings, *, environment: Mapping[str, str]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        work, theirs = socket.socketpair()
+        alive, beating = socket.socketpair()
+        descriptors = [theirs.fileno(), beating.fileno()]
+        with theirs, beating:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cluster.child", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
+                [sys.executable, "-m", "cluster.child", *map(str, descriptors)],
+                pass_fds=descriptors,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
             )
-        self._connection = Connection(ours.detach())
+        self._connection, self._alive = Connection(work.detach()), Connection(alive.detach())
         self._first: tuple[str, WorkerSettings] = (name, settings)
 
     def announce(self, timeout_s: float) -> WorkerReady:
@@ -265,12 +284,21 @@ class ProcessChild:
 
     def receive(self) -> BatchDone:
         """See Child."""
-        try:
-            done = receive(self._connection)
-        except (EOFError, OSError) as error:
-            raise ChildLostError(self._how(error)) from error
+        done = self._next(self._connection)
         assert isinstance(done, BatchDone)
         return done
+
+    def hear(self) -> Heartbeat:
+        """See Child."""
+        heartbeat = self._next(self._alive)
+        assert isinstance(heartbeat, Heartbeat)
+        return heartbeat
+
+    def _next(self, connection: Connection) -> object:
+        try:
+            return receive(connection)
+        except (EOFError, OSError) as error:
+            raise ChildLostError(self._how(error)) from error
 
     def kill(self) -> None:
         """See Child."""
@@ -280,6 +308,7 @@ class ProcessChild:
     def close(self) -> None:
         """See Child."""
         self._connection.close()
+        self._alive.close()
 
     def _how(self, error: Exception) -> str:
         try:
@@ -369,7 +398,9 @@ class ThreadLane:
         self._thread = threading.Thread(
             target=self._run, args=(worker, post), name=f"worker-{worker.name}", daemon=True
         )
+        self._alive = threading.Thread(target=self._beat, args=(worker, post), name=f"alive-{worker.name}", daemon=True)
         self._thread.start()
+        self._alive.start()
 
     def submit(self, batch: Batch) -> None:
         """Queue a batch."""
@@ -383,6 +414,11 @@ class ThreadLane:
     def join(self) -> None:
         """Wait for the end."""
         self._thread.join()
+        self._alive.join()
+
+    def _beat(self, worker: Worker, post: Post) -> None:
+        while not self._left.wait(worker.settings.heartbeat_s):
+            post(worker.heartbeat())
 
     def _run(self, worker: Worker, post: Post) -> None:
         post(worker.ready())

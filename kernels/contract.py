@@ -28,6 +28,14 @@ class BudgetError(RuntimeError):
     """What is asked for needs more memory than it may have; the message says how much of each."""
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a device holds, in bytes by kind, and how busy it is; nothing where the host's own figures say it all."""
+
+    memory_bytes: tuple[tuple[str, int], ...] = ()
+    busy: tuple[tuple[str, float], ...] = ()  # (what, share of the last moment)
+
+
 class Normal(Protocol):
     """adjoint(weights · forward(x)) of one plan and its weights; with maps as `NufftPlan.normal`."""
 
@@ -82,6 +90,10 @@ class Kernels(Protocol):
     """One device's kernels; arrays are the device's own unless a method says more."""
 
     device: str
+
+    def load(self) -> Load:
+        """What the device holds and does now; any thread may ask."""
+        ...
 
     def to_device(self, array: Array) -> Array:
         """`array` as one of this device; one that is there already is returned as it is. Waits for the copy.

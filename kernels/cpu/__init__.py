@@ -15,7 +15,7 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Array, Complex, DeviceError, Equations, Real
+from kernels.contract import Array, Complex, DeviceError, Equations, Load, Real
 from kernels.cpu import coils, prox, wavelet
 from kernels.cpu.engine import ENGINES
 from kernels.cpu.fft import CentredFft
@@ -48,6 +48,10 @@ class CpuKernels:
         self._team = Team(threads)
         self._convolver = Convolver(chosen, self._team)
         self.plans = Plans() if plans is None else plans
+
+    def load(self) -> Load:
+        """See `Kernels.load`."""
+        return Load()
 
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""

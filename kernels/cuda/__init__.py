@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kernels.contract import Array, Complex, Equations, Real
+from kernels.contract import Array, Complex, Equations, Load, Real
 from kernels.cuda._load import Runtime, open_runtime
 from kernels.cuda.cg import Solvers
 from kernels.cuda.coils import CudaCoils
@@ -30,6 +30,10 @@ class CudaKernels:
         self._prox = CudaProx(runtime)
         self._wavelet = CudaWavelet(runtime)
         self._solvers = Solvers(runtime)
+
+    def load(self) -> Load:
+        """See `Kernels.load`."""
+        return self._runtime.load()
 
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""

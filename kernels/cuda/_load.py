@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from kernels.contract import DeviceError
+from kernels.contract import DeviceError, Load
 from kernels.cuda.graph import Work, record_graph, seconds_of
+from kernels.cuda.nvml import busy
 
 FOLDER = Path(__file__).parent
 INCLUDE = '#include "'
@@ -72,6 +73,10 @@ class Runtime(Protocol):
 
     def seconds(self, work: Work) -> float:
         """How long the device takes for `work`; waits for it."""
+        ...
+
+    def load(self) -> Load:
+        """See `Kernels.load`."""
         ...
 
     def owns(self, array: Any) -> bool:
@@ -183,6 +188,15 @@ class CudaRuntime:
     def seconds(self, work: Work) -> float:
         """See `Runtime.seconds`."""
         return seconds_of(self, work)
+
+    def load(self) -> Load:
+        """See `Runtime.load`."""
+        cuda = self.xp.cuda
+        with cuda.Device(self.number) as device:
+            free, total = cuda.runtime.memGetInfo()
+            held = self.xp.get_default_memory_pool().total_bytes()
+            memory = (("device", total - free), ("device_total", total), ("pool", held))
+            return Load(memory, busy(device.pci_bus_id))
 
     def owns(self, array: Any) -> bool:
         """See `Runtime.owns`."""

@@ -21,7 +21,7 @@ from kernels.checks import (
     check_wavelet,
     check_whiten,
 )
-from kernels.contract import Array, Complex, Equations, Normal, Real
+from kernels.contract import Array, Complex, Equations, Load, Normal, Real
 from kernels.geometry import fold
 from kernels.reference import direct
 from kernels.solve import solve
@@ -61,6 +61,10 @@ class ReferenceKernels:
     """`Kernels` by the sums of their definitions; results rounded to single precision once, at the end."""
 
     device = "reference"
+
+    def load(self) -> Load:
+        """See `Kernels.load`."""
+        return Load()
 
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""

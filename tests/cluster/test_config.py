@@ -58,6 +58,10 @@ def test_every_number_is_bounded_and_its_default_inside(item) -> None:
             "spool_unsynced_bytes = 1048576",
             "spool_unsynced_bytes is 1048576, less than spool_sync_bytes 16777216: raise it, or nothing could be",
         ),
+        (
+            "heartbeat_s = 5",
+            "heartbeat_timeout_s is 8, less than three times heartbeat_s 5: raise it, or a worker that is only late wo",
+        ),
         ("workers = ", "recon.toml cannot be read"),
     ],
 )
@@ -72,3 +76,9 @@ def test_wrong_files_are_refused_by_name(tmp_path: Path, text: str, message: str
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"the configuration .*none.toml cannot be read .*: give a TOML file"):
         read_config(tmp_path / "none.toml")
+
+
+def test_a_hung_worker_is_found_within_ten_seconds() -> None:
+    """By its silence, or by a batch that takes too long; either is looked at once a tick, and a tick may be late."""
+    config = ClusterConfig()
+    assert max(config.heartbeat_timeout_s, config.batch_grace_s) + 2 * config.tick_s < 10.0

@@ -6,7 +6,9 @@ import threading
 
 import pytest
 
-from cluster.loop import Stage
+from cluster.events import Command, DeadlinePassed, Event
+from cluster.loop import Loop, Stage
+from cluster.scheduler import Rules, Scheduler
 from recon.errors import RefusedError
 
 
@@ -107,3 +109,23 @@ def test_closed_stage_refuses() -> None:
     stage.close()
     with pytest.raises(RefusedError, match="the server has stopped: try again when it runs"):
         stage.put(1)
+
+
+class Seen:
+    """Effects that only keep what happened."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def do(self, command: Command) -> None: ...
+
+    def observe(self, event: Event) -> None:
+        self.events.append(event)
+
+
+def test_the_scheduler_is_told_how_long_it_was_deaf() -> None:
+    times, seen = iter([0.0, 1.5, 1.5, 100.0, 100.0]), Seen()
+    loop = Loop(Scheduler(Rules()), seen, clock=lambda: next(times), capacity=10, tick_s=1.0)
+    for _ in range(2):
+        loop._tick()
+    assert seen.events == [DeadlinePassed(), DeadlinePassed(late_s=96.5)]

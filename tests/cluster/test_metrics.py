@@ -21,6 +21,7 @@ from cluster.events import (
     FrameImages,
     FrameReady,
     FrameRef,
+    Heartbeat,
     ImagesStored,
     Priority,
     Refused,
@@ -59,7 +60,10 @@ PROMISED = {
     "recon_batch_frames": ("method",),
     "recon_worker_busy_ratio": ("worker",),
     "recon_worker_memory_bytes": ("worker", "kind"),
+    "recon_worker_load_ratio": ("worker", "kind"),
+    "recon_worker_silence_seconds": ("worker",),
     "recon_worker_restarts_total": ("reason",),
+    "recon_late_batches_total": (),
     "recon_plan_cache_total": ("result",),
     "recon_spool_bytes": (),
     "recon_refused_total": ("reason",),
@@ -118,6 +122,7 @@ def history() -> Iterator[tuple[float, Event | Command]]:
     yield 8.0, WorkerLost("w0", "died: status 9")
     yield 8.0, ReplaceWorker("w0", "died: status 9")
     yield 10.0, WorkerReady("w0", "cpu", 1000)
+    yield 10.0, Heartbeat("w0", (("device", 55),), (("gpu", 0.5),))
 
 
 def test_names_and_labels_are_those_promised() -> None:
@@ -152,6 +157,10 @@ def test_counts_one_history() -> None:
         "recon_worker_busy_ratio{worker=w0}": (2.5 + 2.0) / 10.0,
         "recon_worker_memory_bytes{kind=resident}{worker=w0}": 77,
         "recon_worker_memory_bytes{kind=budget}{worker=w0}": 1000,
+        "recon_worker_memory_bytes{kind=device}{worker=w0}": 55,
+        "recon_worker_load_ratio{kind=gpu}{worker=w0}": 0.5,
+        "recon_worker_silence_seconds{worker=w0}": 0,
+        "recon_late_batches_total": 1,
         "recon_worker_restarts_total{reason=died}": 1,
         "recon_plan_cache_total{result=hit}": 3,
         "recon_plan_cache_total{result=miss}": 1,
@@ -159,6 +168,8 @@ def test_counts_one_history() -> None:
         "recon_refused_total{reason=full}": 1,
     }
     assert {name: seen.get(name) for name in expected} == pytest.approx(expected)
+    clock.now += 3.0
+    assert values(metrics.text())["recon_worker_silence_seconds{worker=w0}"] == 3.0
 
 
 def test_two_servers_in_one_process_count_apart() -> None:

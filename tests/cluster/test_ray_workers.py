@@ -44,7 +44,7 @@ LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "0000000000000000000
 def test_actors_work_and_nobody_else_can_reach_them(tmp_path: Path) -> None:
     events: queue.Queue[Event] = queue.Queue()
     workers = RayWorkers(["w0", "w1"], scans.settings(), store_bytes=STORE_BYTES)
-    workers.start(events.put)
+    workers.start(deaths.without_heartbeats(events.put))
     ready = sorted((events.get(timeout=60.0) for _ in range(2)), key=str)
     assert ready == [WorkerReady("w0", "cpu", 1 << 30), WorkerReady("w1", "cpu", 1 << 30)]
     assert len({workers.pid("w0"), workers.pid("w1"), os.getpid()}) == 3
@@ -70,8 +70,9 @@ def test_actors_work_and_nobody_else_can_reach_them(tmp_path: Path) -> None:
     workers.stop()
 
 
-def test_killed_actor_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
-    deaths.killed_in_a_batch(RayWorkers(["w0"], scans.settings(), store_bytes=STORE_BYTES), tmp_path)
+def test_killed_or_stopped_actor_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
+    workers = RayWorkers(["w0"], scans.settings(heartbeat_s=0.1), store_bytes=STORE_BYTES)
+    deaths.killed_and_stopped_in_a_batch(workers, tmp_path)
 
 
 def test_ray_that_is_not_there_is_said_to_be_missing() -> None:

@@ -22,6 +22,7 @@ from cluster.events import (
     FrameImages,
     FrameReady,
     FrameRef,
+    Heartbeat,
     MarkRunning,
     Priority,
     ReplaceWorker,
@@ -247,7 +248,7 @@ def test_work_that_had_not_begun_is_not_blamed() -> None:
 
 
 def test_a_hung_worker_is_replaced_and_its_late_word_ignored() -> None:
-    desk = Desk(replace(RULES, batch_timeout_s=10.0))
+    desk = Desk(replace(RULES, batch_grace_s=99.0, batch_timeout_s=10.0))
     desk.tell(worker(), opened("a"), received("a", 1))
     desk.tell(opened("c"))
     start = only(desk.tell(ready("c")))
@@ -256,6 +257,70 @@ def test_a_hung_worker_is_replaced_and_its_late_word_ignored() -> None:
     assert desk.tell(DeadlinePassed()) == [ReplaceWorker("w0", "hung: a batch took longer than 10 s")]
     assert desk.tell(DeadlinePassed(), done(start), WorkerLost("w0", "died: killed")) == []
     assert frames_of(only(desk.tell(worker()))) == [("c", 0)]
+
+
+def hung_after(desk: Desk, *, most_s: int = 10_000) -> tuple[float, str]:
+    """How long after the last event the first worker is replaced, and why."""
+    begin = desk.now
+    while desk.now < begin + most_s:
+        commands = desk.tell(DeadlinePassed())
+        if replaced := [command for command in commands if isinstance(command, ReplaceWorker)]:
+            return desk.now - begin, replaced[0].reason
+    raise AssertionError("no worker was replaced")
+
+
+@pytest.mark.parametrize(
+    ("cost_s", "device", "warm", "limit_s"),
+    [
+        (0.01, "cpu", True, 8),
+        (0.01, "cpu", False, 8),
+        (1.0, "cpu", True, 20),  # warm: twenty times what it should take
+        (1.0, "cpu", False, 100),  # the first of a kind makes plans
+        (0.01, "cuda:0", False, 68),  # and compiles kernels
+        (0.01, "cuda:0", True, 8),
+        (50.0, "cpu", True, 600),  # the most that any batch may take
+    ],
+)
+def test_a_batch_is_given_time_by_what_it_should_take(cost_s: float, device: str, warm: bool, limit_s: int) -> None:
+    desk = Desk(replace(RULES, batch_cost_s=0.0))
+    desk.tell(replace(worker(), device=device), opened("a"))
+    if warm:  # of two batches the first makes the kind known, and the second its time
+        for number in range(2):
+            start = only(desk.tell(ready("a", number, cost_s=cost_s)))
+            desk.tell(replace(done(start), seconds=cost_s))
+    only(desk.tell(ready("a", 2, cost_s=cost_s)))
+    assert hung_after(desk) == (limit_s + 1, f"hung: a batch took longer than {limit_s} s")
+
+
+def test_work_that_was_taken_for_hung_is_given_longer() -> None:
+    desk = Desk()
+    desk.tell(worker(), opened("a"), ready("a"))
+    assert hung_after(desk)[0] == 9
+    only(desk.tell(worker()))
+    assert hung_after(desk)[0] == 33
+    start = only(desk.tell(worker()))
+    desk.now += 100.0
+    assert finishes(desk.tell(received("a", 1), done(start))) == [("a", State.DONE)]
+
+
+def test_a_silent_worker_is_replaced_whether_it_has_work_or_not() -> None:
+    desk = Desk(replace(RULES, heartbeat_timeout_s=5.0, batch_grace_s=99.0))
+    desk.tell(worker("w0"), worker("w1"), opened("a"), ready("a"))
+    for _ in range(10):
+        assert desk.tell(Heartbeat("w0"), Heartbeat("w1"), DeadlinePassed()) == []
+    commands = desk.tell(*[Heartbeat("w1"), DeadlinePassed()] * 3)
+    assert commands[0] == ReplaceWorker("w0", "hung: no sign of life for 5 s")
+    assert only(commands).worker == "w1"  # what it had is done by the other
+    desk.tell(Heartbeat("w0"))  # the last word of one that was given up
+    assert [seen["worker"] for seen in desk.scheduler.look(desk.now)["workers"]] == ["w1"]
+
+
+def test_nobody_hangs_while_the_server_itself_stands_still() -> None:
+    desk = Desk(replace(RULES, heartbeat_timeout_s=5.0))
+    desk.tell(worker(), opened("a"), ready("a"))
+    desk.now += 3600.0  # it was stopped, as a laptop that sleeps
+    assert desk.tell(DeadlinePassed(late_s=3600.0)) == []
+    assert hung_after(desk)[1] == "hung: no sign of life for 5 s"
 
 
 # --- ends ---
@@ -329,10 +394,21 @@ def test_results_of_an_earlier_run_of_a_scan_do_not_count() -> None:
 def test_look_says_what_waits_and_runs() -> None:
     desk = Desk()
     desk.tell(worker(), opened("a", Priority.STAT), ready("a", 0), ready("a", 1, key="x"), ready("a", 2, key="y"))
+    desk.tell(Heartbeat("w0", (("resident", 7),), (("cpu", 0.5),)))
     seen = desk.scheduler.look(desk.now + 4.0)
     assert seen["queue"] == {"stat": 2, "routine": 0, "research": 0}
     assert seen["workers"] == [
-        {"worker": "w0", "device": "cpu", "memory_bytes": GIB, "batches": 1, "frames": 1, "running_s": 6.0}
+        {
+            "worker": "w0",
+            "device": "cpu",
+            "memory_bytes": GIB,
+            "batches": 1,
+            "frames": 1,
+            "running_s": 7.0,
+            "silent_s": 4.0,
+            "memory": {"resident": 7},
+            "load": {"cpu": 0.5},
+        }
     ]
 
 

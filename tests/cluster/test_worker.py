@@ -54,6 +54,16 @@ def test_does_a_batch(ready: list[FrameReady]) -> None:
     assert dict(done.memory_bytes)["resident"] > 0
 
 
+def test_a_heartbeat_says_what_it_takes() -> None:
+    times, spent = iter([0.0, 10.0, 20.0]), iter([1.0, 6.0, 46.0])
+    settings = WorkerSettings(threads=2)
+    worker = Worker("w", settings, clock=lambda: next(times), processor=lambda: next(spent))
+    first, second = worker.heartbeat(), worker.heartbeat()
+    assert (first.worker, first.load, second.load) == ("w", (("cpu", 0.25),), (("cpu", 1.0),))
+    assert dict(first.memory_bytes)["resident"] > 10_000_000
+    assert Worker("w", settings).heartbeat().load == ()  # a thread's share of its process is not known
+
+
 def test_bad_frame_fails_alone(ready: list[FrameReady]) -> None:
     nowhere = replace(ready[1].frame, readouts=(Extent(1 << 30, 822, 12),))
     missing = replace(ready[2].frame, spool=Path("/nowhere/s.mrd"))

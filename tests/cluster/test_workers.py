@@ -10,18 +10,21 @@ import time
 from collections import Counter
 from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from cluster import worker as worker_module
 from cluster.channel import receive, send
 from cluster.config import ClusterConfig
-from cluster.events import Batch, BatchDone, Event, State, WorkerLost, WorkerReady
+from cluster.events import Batch, BatchDone, Event, Heartbeat, State, WorkerLost, WorkerReady
 from cluster.job import ScanRequest
 from cluster.stream import ScanStream
 from cluster.worker import WorkerSettings
 from cluster.workers import ProcessWorkers, ThreadWorkers, Workers, child_environment
 from recon.errors import DeviceError
+from recon.scan import Image
 from tests.cluster import deaths, scans
 from tests.cluster.test_results import image
 
@@ -38,14 +41,6 @@ def batches(folder: Path, count: int = 1) -> list[Batch]:
     return [Batch(number, "k", ready[0].recipe, frames) for number in range(count)]
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
 def make(kind: type[Workers]) -> Workers:
     return kind(["w0"], scans.settings())  # type: ignore[call-arg]
 
@@ -54,7 +49,7 @@ def make(kind: type[Workers]) -> Workers:
 def test_batches_come_back_in_order(tmp_path: Path, kind: type[Workers]) -> None:
     events: queue.Queue[Event] = queue.Queue()
     workers = make(kind)
-    workers.start(events.put)
+    workers.start(deaths.without_heartbeats(events.put))
     assert events.get(timeout=30.0) == WorkerReady("w0", "cpu", 1 << 30)
     for batch in batches(tmp_path, 5):
         workers.submit("w0", batch)
@@ -68,21 +63,70 @@ def test_batches_come_back_in_order(tmp_path: Path, kind: type[Workers]) -> None
     assert events.empty()
 
 
-def test_killed_process_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
-    deaths.killed_in_a_batch(ProcessWorkers(["w0"], scans.settings()), tmp_path)
+def test_killed_or_stopped_process_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
+    deaths.killed_and_stopped_in_a_batch(ProcessWorkers(["w0"], scans.settings(heartbeat_s=0.1)), tmp_path)
 
 
-def test_hung_process_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
-    workers = ProcessWorkers(["w0"], scans.settings())
-    with scans.serving(tmp_path, workers, batch_timeout_s=1.0) as service:
+# What a worker's process reads as it starts: the first frame with repetition 1 that it is given never ends.
+ENDLESS = """
+import os
+import sys
+
+if "cluster.child" in sys.orig_argv:
+    import cluster.worker
+
+    made = cluster.worker.reconstruct_material
+
+    def endless(header, material, *rest):
+        if material.counters.repetition == 1 and not os.path.exists({met!r}):
+            open({met!r}, "w").close()
+            while True:
+                pass
+        return made(header, material, *rest)
+
+    cluster.worker.reconstruct_material = endless
+"""
+
+
+def test_endless_loop_in_a_method_is_found_and_its_work_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process goes on giving signs of life: the batch takes too long."""
+    folder, met = tmp_path / "site", tmp_path / "met"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(ENDLESS.format(met=str(met)), encoding="utf-8")
+    monkeypatch.syspath_prepend(folder)
+    workers = ProcessWorkers(["w0"], scans.settings(heartbeat_s=0.1))
+    with scans.serving(tmp_path, workers, batch_grace_s=2.0) as service:
         deaths.wait_for(lambda: service.ready)
         first = workers.pid("w0")
-        os.kill(first, signal.SIGSTOP)
         record = scans.run(service, scans.stream(FRAMES))
+        assert met.exists() and not deaths.is_alive(first)
         assert (record.state, record.images) == (State.DONE, 3)
-        assert not is_alive(first)
+        assert Counter(made.counters.repetition for made in service.images(record.id)) == {0: 1, 1: 1, 2: 1}
         text = service.metrics_text().decode()
     assert 'recon_worker_restarts_total{reason="hung"} 1.0' in text
+
+
+def test_thread_that_never_ends_is_replaced_and_not_listened_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    going, begun = threading.Event(), threading.Event()
+    made = worker_module.reconstruct_material
+
+    def endless(*arguments: Any) -> list[Image]:
+        if not begun.is_set():
+            begun.set()
+            going.wait()
+        return made(*arguments)
+
+    monkeypatch.setattr(worker_module, "reconstruct_material", endless)
+    with scans.serving(tmp_path, ThreadWorkers(["w0"], scans.settings()), batch_grace_s=1.0) as service:
+        record = scans.run(service, scans.stream(FRAMES))
+        going.set()
+        time.sleep(0.1)  # the first thread's answer would come now
+        assert (record.state, record.images) == (State.DONE, 3)
+        assert len(list(service.images(record.id))) == 3
 
 
 def test_scan_that_kills_three_workers_is_dead_and_others_go_on(tmp_path: Path) -> None:
@@ -113,7 +157,7 @@ def test_scan_that_kills_three_workers_is_dead_and_others_go_on(tmp_path: Path) 
 def test_worker_that_cannot_start_is_tried_again_with_pauses(caplog: pytest.LogCaptureFixture) -> None:
     events: queue.Queue[Event] = queue.Queue()
     workers = ProcessWorkers(["w0"], scans.settings(device="cuda:99"), start_timeout_s=30.0)
-    workers.start(events.put)
+    workers.start(deaths.without_heartbeats(events.put))
     deaths.wait_for(lambda: len(caplog.records) >= 2)
     workers.stop()
     assert events.empty()
@@ -124,7 +168,7 @@ def test_worker_that_cannot_start_is_tried_again_with_pauses(caplog: pytest.LogC
 def test_worker_that_dies_idle_is_told_of_and_waits_to_be_replaced(tmp_path: Path) -> None:
     events: queue.Queue[Event] = queue.Queue()
     workers = ProcessWorkers(["w0"], scans.settings())
-    workers.start(events.put)
+    workers.start(deaths.without_heartbeats(events.put))
     ready = events.get(timeout=30.0)
     pid = workers.pid("w0")
     os.kill(pid, signal.SIGKILL)
@@ -137,7 +181,7 @@ def test_worker_that_dies_idle_is_told_of_and_waits_to_be_replaced(tmp_path: Pat
     time.sleep(0.2)
     assert events.empty()
     workers.stop()
-    assert not is_alive(workers.pid("w0") or pid)
+    assert not deaths.is_alive(workers.pid("w0") or pid)
 
 
 def test_replaced_thread_is_not_listened_to(tmp_path: Path) -> None:
@@ -145,6 +189,8 @@ def test_replaced_thread_is_not_listened_to(tmp_path: Path) -> None:
     begun, going = threading.Event(), threading.Event()
 
     def post(event: Event) -> None:
+        if isinstance(event, Heartbeat):
+            return
         events.put(event)
         if isinstance(event, BatchDone):
             begun.set()
@@ -172,16 +218,16 @@ def test_threads_refuse_a_device_that_is_not_there() -> None:
 def test_processes_end_with_their_server() -> None:
     events: queue.Queue[Event] = queue.Queue()
     workers = ProcessWorkers(["w0", "w1"], scans.settings())
-    workers.start(events.put)
+    workers.start(deaths.without_heartbeats(events.put))
     for _ in range(2):
         events.get(timeout=30.0)
     pids = [workers.pid("w0"), workers.pid("w1")]
-    assert all(is_alive(pid) for pid in pids)
+    assert all(deaths.is_alive(pid) for pid in pids)
     os.kill(pids[0], signal.SIGINT)  # Ctrl-C reaches all processes; only the server acts on it
     time.sleep(0.1)
-    assert is_alive(pids[0])
+    assert deaths.is_alive(pids[0])
     workers.stop()
-    assert not any(is_alive(pid) for pid in pids)
+    assert not any(deaths.is_alive(pid) for pid in pids)
 
 
 def test_environment_gives_every_library_the_same_threads() -> None:

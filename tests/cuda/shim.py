@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from kernels.contract import Load
 from kernels.cuda import CudaKernels, cg, coils, fft, grid, nufft_steps, prox, wavelet
 from kernels.cuda._load import Argument, Recent, read_source
 from kernels.cuda.graph import Work
@@ -109,6 +110,10 @@ class ShimRuntime:
         begin = time.perf_counter()
         work()
         return time.perf_counter() - begin
+
+    def load(self) -> Load:
+        """See `Runtime.load`."""
+        return Load()
 
     def owns(self, array: Any) -> bool:
         """See `Runtime.owns`."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
 import kernels
 from kernels.contract import DeviceError
+from kernels.cuda.nvml import busy
 
 
 class NoDriverError(Exception):
@@ -84,3 +85,32 @@ def test_opening_a_gpu_compiles_nothing_yet(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy(2))
     assert kernels.on("cuda:1").device == "cuda:1"
     assert kernels.on("cuda").device == "cuda:0"
+
+
+class NvmlError(Exception):
+    """Stands for pynvml's NVMLError: no test machine has a driver."""
+
+
+@pytest.mark.parametrize(("known", "expected"), [(37, (("gpu", 0.37),)), (None, ())])
+def test_a_gpu_is_as_busy_as_nvml_says(
+    monkeypatch: pytest.MonkeyPatch, known: int | None, expected: tuple[tuple[str, float], ...]
+) -> None:
+    """A MIG slice has no figure of its own: NVML raises."""
+    asked: list[bytes] = []
+
+    def rates(_: object) -> object:
+        if known is None:
+            raise NvmlError("Not Supported")
+        return SimpleNamespace(gpu=known)
+
+    module = ModuleType("pynvml")
+    vars(module).update(
+        NVMLError=NvmlError,
+        nvmlInit=lambda: None,
+        nvmlDeviceGetHandleByPciBusId=asked.append,
+        nvmlDeviceGetUtilizationRates=rates,
+    )
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+    assert busy("0000:01:00.0") == expected and asked == [b"0000:01:00.0"]
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert busy("0000:01:00.0") == ()
