@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import pairwise
 from math import prod
 from typing import Any
 
@@ -15,7 +17,7 @@ from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Normal, Real
 from kernels.cpu.engine import Pool
 from kernels.cpu.toeplitz import Convolver, layout_of, open_convolver, response_of
-from kernels.cpu.tuning import prefers_toeplitz
+from kernels.cpu.tuning import crowded, gains_from_parts, prefers_toeplitz, upsampling
 from kernels.geometry import fold
 
 FINEST_EPS, COARSEST_EPS = 1e-5, 1e-2
@@ -24,8 +26,22 @@ MARGIN = 0.25
 # Measured: single precision reaches 6e-8 relative error per voxel of the longest axis, whatever accuracy is asked for.
 SINGLE_ERROR_PER_VOXEL = 1e-7
 SPREAD_EPS = 1e-6  # of the point spread function, and so of the convolution: well below any eps
-# The smaller of FINUFFT's two oversampled grids is up to 4 times faster; below this, single precision spoils it.
+# What FINUFFT is asked for at least on a grid less than twice as fine: below, single precision spoils it.
 FINEST_SMALL_GRID_EPS = 2.4e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """The points from `start` to `stop`, and how many of FINUFFT's threads transform them."""
+
+    start: int
+    stop: int
+    threads: int
+
+    @property
+    def points(self) -> slice:
+        """Where they lie among all."""
+        return slice(self.start, self.stop)
 
 
 class CpuNufft:
@@ -34,7 +50,9 @@ class CpuNufft:
     Used for both directions, any number of coils and frames, by several threads at once. Coils are dealt out to the
     threads of the team, each with FINUFFT to itself: the same bits every time, and the error of one thread. FINUFFT's
     own batch on two threads may be faster, but in single precision its error is larger on the smaller grid (4.1e-5
-    where this has 2.4e-5; 256², measured); a lone image is faster on one thread too (measured).
+    where this has 2.4e-5; 256², measured). Of a lone image each thread takes a part of the points, with a grid of its
+    own, where `tuning` says that this is faster; only forward in three dimensions takes FINUFFT's own threads, whose
+    adjoint has other bits in every run.
     The normal operator is a convolution where `tuning` says that it is faster: its point spread function is made with
     the first call and kept for the weights used last. A pickled plan is made again from its points.
     """
@@ -51,54 +69,86 @@ class CpuNufft:
         self._convolver = open_convolver("fftw", 1) if convolver is None else convolver
         self.threads = self._convolver.team.threads
         self._points = fold(points, self.shape)
-        single = eps >= SINGLE_ERROR_PER_VOXEL * max(self.shape)
+        count = prod(self.samples)
+        self._all = Share(0, count, 1)
+        finest = FINEST_SMALL_GRID_EPS / MARGIN if crowded(count, self.shape) else 0.0
+        single = eps >= max(SINGLE_ERROR_PER_VOXEL * max(self.shape), finest)
         self._dtype = np.dtype(np.complex64 if single else np.complex128)
-        self._plans: Pool[int, Any] = Pool(self._build, idle=self.threads + 1)  # by FINUFFT's threads
-        with self._plans.borrow(1):
+        self._shares = shares(count, self.threads) if gains_from_parts(count, self.shape, eps=MARGIN * eps) else []
+        self._plans: Pool[Share, Any] = Pool(self._build, idle=2 * self.threads)
+        with self._plans.borrow(self._all):
             pass  # made now, so that the first transform takes no longer than the next
         self._lock = threading.Lock()
         self._layout = layout_of(self.shape)
-        self.convolves = prefers_toeplitz(prod(self.samples), self.shape, eps=MARGIN * eps)
+        self.convolves = prefers_toeplitz(count, self.shape, eps=MARGIN * eps)
         self._response: tuple[Real | None, Real] | None = None
 
-    def _build(self, threads: int) -> Any:
+    def _build(self, share: Share) -> Any:
         import finufft
 
-        eps = MARGIN * self.eps
-        small_grid = self._dtype == np.complex128 or eps >= FINEST_SMALL_GRID_EPS
-        options = {"nthreads": threads, "upsampfac": 1.25 if small_grid else 2.0}
+        eps, single = MARGIN * self.eps, self._dtype == np.complex64
+        factor = 2.0 if single and eps < FINEST_SMALL_GRID_EPS else upsampling(prod(self.samples), self.shape)
+        options = {"nthreads": share.threads, "upsampfac": factor if single else 1.25}
         plan = finufft.Plan(2, self.shape, 1, eps, -1, dtype=self._dtype.name, **options)
-        plan.setpts(*self._axes(np.empty(0, self._dtype).real.dtype))
+        plan.setpts(*self._axes(np.empty(0, self._dtype).real.dtype, share.points))
         return plan
 
-    def _axes(self, dtype: np.dtype[Any]) -> list[NDArray[Any]]:
-        return [np.ascontiguousarray(self._points[..., axis].ravel(), dtype) for axis in range(len(self.shape))]
+    def _axes(self, dtype: np.dtype[Any], points: slice) -> list[NDArray[Any]]:
+        flat = self._points.reshape(-1, len(self.shape))[points]
+        return [np.ascontiguousarray(flat[:, axis], dtype) for axis in range(len(self.shape))]
 
     def forward(self, x: Complex) -> Complex:
         """x [*batch, *shape] → [*batch, *samples]."""
         check_last(x, "x", self.shape)
         batch = x.shape[: x.ndim - len(self.shape)]
-        y = np.empty((prod(batch), prod(self.samples)), np.complex64)
-        self._each("execute", x.reshape(-1, *self.shape), y)
+        images, y = x.reshape(-1, *self.shape), np.empty((prod(batch), prod(self.samples)), np.complex64)
+        if len(images) == 1 and self._shares:
+            self._forward_alone(images[0], y[0])
+        else:
+            self._each("execute", images, y)
         return y.reshape(*batch, *self.samples)
 
     def adjoint(self, y: Complex) -> Complex:
         """y [*batch, *samples] → [*batch, *shape]."""
         check_last(y, "y", self.samples)
         batch = y.shape[: y.ndim - len(self.samples)]
+        values = y.reshape(-1, prod(self.samples))
+        if len(values) == 1 and self._shares:
+            return self._adjoint_alone(values[0]).reshape(*batch, *self.shape)
         x = np.empty((prod(batch), *self.shape), np.complex64)
-        self._each("execute_adjoint", y.reshape(-1, prod(self.samples)), x)
+        self._each("execute_adjoint", values, x)
         return x.reshape(*batch, *self.shape)
 
     def _each(self, name: str, sources: Complex, targets: Complex) -> None:
         """One transform per coil: a batch would fix the number of coils and saves a few percent on one thread."""
 
         def some(numbers: Sequence[int]) -> None:
-            with self._plans.borrow(1) as plan:
+            with self._plans.borrow(self._all) as plan:
                 for number in numbers:
                     self._run(getattr(plan, name), sources[number], targets[number])
 
         self._convolver.team.share(some, range(len(sources)))
+
+    def _forward_alone(self, x: Complex, y: Complex) -> None:
+        def some(taken: Sequence[Share]) -> None:
+            for share in taken:
+                with self._plans.borrow(share) as plan:
+                    self._run(plan.execute, x, y[share.points])
+
+        if len(self.shape) == 3:
+            some([replace(self._all, threads=self.threads)])
+        else:
+            self._convolver.team.share(some, self._shares)
+
+    def _adjoint_alone(self, y: Complex) -> Complex:
+        def part(numbers: Sequence[int]) -> Complex:
+            (share,) = (self._shares[number] for number in numbers)
+            x = np.empty(self.shape, np.complex64)
+            with self._plans.borrow(share) as plan:
+                self._run(plan.execute_adjoint, y[share.points], x)
+            return x
+
+        return self._convolver.team.total(part, len(self._shares))
 
     def _run(self, execute: Callable[..., NDArray[Any]], source: Complex, target: Complex) -> None:
         values = np.ascontiguousarray(source, self._dtype)
@@ -132,7 +182,7 @@ class CpuNufft:
         """Σ conj(S_c) adjoint(weights · forward(S_c x)) of some coils."""
         total, image = np.zeros_like(x), np.empty(self.shape, np.complex64)
         y = np.empty(prod(self.samples), np.complex64)
-        with self._plans.borrow(1) as plan:
+        with self._plans.borrow(self._all) as plan:
             for coil in coils:
                 self._run(plan.execute, np.multiply(maps[coil], x, out=image), y)
                 if weights is not None:
@@ -157,7 +207,7 @@ class CpuNufft:
         lengths = self._layout.lengths[3 - len(self.shape) :]
         options = {"nthreads": self.threads, "upsampfac": 1.25, "modeord": 1}
         plan = finufft.Plan(1, lengths, 1, SPREAD_EPS, 1, dtype="complex128", **options)
-        plan.setpts(*self._axes(np.dtype(np.float64)))
+        plan.setpts(*self._axes(np.dtype(np.float64), slice(None)))
         values = np.ones(self.samples, np.complex128) if weights is None else weights.astype(np.complex128)
         spread: Complex = plan.execute(values.ravel()).astype(np.complex64)
         return spread.reshape(self._layout.lengths)
@@ -165,6 +215,12 @@ class CpuNufft:
     def __reduce__(self) -> tuple[Any, ...]:
         # FINUFFT's plan is a C pointer.
         return _rebuild, (self._points, self.shape, self.eps, self.threads, self._convolver.engine.name)
+
+
+def shares(points: int, threads: int) -> list[Share]:
+    """All points in one share for each thread, as equal as they can be; none where one thread has them all."""
+    bounds = [points * number // threads for number in range(threads + 1)]
+    return [Share(start, stop, 1) for start, stop in pairwise(bounds)] if threads > 1 else []
 
 
 def size_bytes(points: int, shape: tuple[int, ...]) -> int:
@@ -176,10 +232,11 @@ def size_bytes(points: int, shape: tuple[int, ...]) -> int:
 def plan_bytes(points: int, shape: tuple[int, ...]) -> int:
     """What forward and adjoint need beside their arrays, on one thread.
 
-    Coordinates in double precision, FINUFFT's copy in single precision with its order, and a grid 1.25 times as fine.
+    Coordinates in double precision, FINUFFT's copy in single precision with its order, and its grid. Each thread more
+    has a grid of its own.
     """
     axes = len(shape)
-    return int(points * (8 * axes + 4 * axes + 8) + prod(shape) * 8 * 1.25**axes)
+    return int(points * (8 * axes + 4 * axes + 8) + prod(shape) * 8 * upsampling(points, shape) ** axes)
 
 
 def response_bytes(points: int, shape: tuple[int, ...]) -> int:

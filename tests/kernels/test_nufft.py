@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import kernels
+from bench.nufft_sides import koosh_ball
 from kernels.contract import Complex
+from kernels.cpu.tuning import gains_from_parts
 from kernels.reference import direct
 from tests import tolerances
 from tests.cases import COILS, NUFFT_SHAPES, POINTS, Device, cartesian, noise, spokes, uniform
@@ -158,11 +160,49 @@ def test_a_team_shares_coils_and_gives_the_same_bits(rng: np.random.Generator) -
     assert_near(plans[1].adjoint(y[0]), plans[0].adjoint(y[0]), tolerances.sum_of(300))
 
 
+@pytest.mark.parametrize("shape", [(16, 17), (9, 10, 8)], ids=str)
+def test_a_team_shares_the_points_of_a_lone_image(rng: np.random.Generator, shape: tuple[int, ...]) -> None:
+    points = uniform(rng, 20_001, len(shape))
+    assert gains_from_parts(len(points), shape, eps=2.5e-5)
+    assert not gains_from_parts(100, shape, eps=2.5e-5)
+    alone, team = (kernels.on("cpu", threads=threads).nufft(points, shape) for threads in (1, 3))
+    x, y = noise(rng, 1, *shape), noise(rng, len(points))
+    assert_repeatable(team.forward, x)
+    assert_repeatable(team.adjoint, y)
+    assert_adjoint(team.forward, team.adjoint, x, y[np.newaxis], tolerances.ADJOINT)
+    assert_pickles(team, lambda plan, values: plan.adjoint(values), y)
+    # Each is within eps of the exact transform.
+    assert_near(team.forward(x), alone.forward(x), 2 * tolerances.nufft(1e-4))
+    assert_near(team.adjoint(y), alone.adjoint(y), 2 * tolerances.nufft(1e-4))
+    assert_near(team.adjoint(y), direct.nufft_adjoint(points, y, shape), tolerances.nufft(1e-4))
+
+
+@pytest.mark.parametrize(
+    ("points", "shape", "eps"),
+    [
+        (koosh_ball(600, 64), (32, 32, 32), 1e-3),
+        (koosh_ball(600, 64), (32, 32, 32), 1e-4),
+        (koosh_ball(600, 64), (32, 32, 32), 1e-5),
+        (spokes(600, 512), (256, 256), 1e-4),
+    ],
+    ids=["ball, 1e-3", "ball, 1e-4", "ball, 1e-5", "spokes, 1e-4"],
+)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_pair_stands_in_where_it_is_faster(rng: np.random.Generator, threads: int) -> None:
+def test_keeps_eps_where_spokes_meet(points: np.ndarray, shape: tuple[int, ...], eps: float, threads: int) -> None:
+    finufft = pytest.importorskip("finufft")
+    y = np.ones(points.shape[:-1], np.complex64)  # a point's samples: their sum in the centre is as large as can be
+    exact = {2: finufft.nufft2d1, 3: finufft.nufft3d1}[len(shape)]
+    axes = points.reshape(-1, len(shape)).T.astype(np.float64)
+    judge = exact(*map(np.ascontiguousarray, axes), y.ravel().astype(np.complex128), shape, eps=1e-12, isign=1)
+    plan = kernels.on("cpu", threads=threads).nufft(points, shape, eps=eps)
+    assert_near(plan.adjoint(y), judge, tolerances.nufft(eps))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_pair_computes_what_the_convolution_does(rng: np.random.Generator, threads: int) -> None:
     points, shape = uniform(rng, 40, 3), (24, 20, 16)
     plan = kernels.on("cpu", threads=threads).nufft(points, shape, eps=1e-5)
-    assert not plan.convolves
+    plan.convolves = False  # as for grids whose response would be too large
     weights, x, maps = rng.uniform(0.1, 1, 40).astype(np.float32), noise(rng, *shape), noise(rng, 3, *shape)
     for w in (weights, None):
         for m in (maps, None):

@@ -103,10 +103,9 @@ def test_periods_hold_a_convolution_and_transform_fast() -> None:
     assert [period(n) for n in (1, 2, 8, 9, 256, 320)] == [1, 3, 15, 18, 512, 640]
 
 
-def test_the_choice_follows_the_number_of_points(rng: np.random.Generator) -> None:
-    choices = [prefers_toeplitz(points, (48, 48, 48), eps=2.5e-5) for points in (100, 5_000, 96_000)]
-    assert choices[-1] and not choices[0]
-    assert choices == sorted(choices)
+def test_convolves_where_the_response_fits() -> None:
+    # At many points as at few, for which the pair has FINUFFT's grid to transform twice.
+    assert all(prefers_toeplitz(points, (48, 48, 48), eps=2.5e-5) for points in (100, 5_000, 96_000))
     assert not prefers_toeplitz(10**9, (512, 512, 512), eps=1e-3)  # its response would take more than 128 MB
     assert kernels.on("cpu").nufft(spokes(64, 512), (256, 256)).convolves
 
