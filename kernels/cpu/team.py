@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, reduce
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from kernels.contract import Complex
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 Item = TypeVar("Item")
 
@@ -22,6 +24,8 @@ class Team:
 
     @cached_property
     def _helpers(self) -> ThreadPoolExecutor:
+        from concurrent.futures import ThreadPoolExecutor  # a few milliseconds, which one thread need not wait for
+
         return ThreadPoolExecutor(self.threads - 1, thread_name_prefix="kernels")
 
     def share(self, work: Callable[[Sequence[Item]], None], items: Sequence[Item]) -> None:

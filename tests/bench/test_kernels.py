@@ -65,6 +65,17 @@ def test_finufft_is_held_to_the_error_on_any_number_of_threads() -> None:
     assert nufft_sides.loosest(problem, unreachable, x=x, truth=truth, error=1e-9) is None
 
 
+def test_the_fastest_of_several_is_so_in_the_median(monkeypatch: pytest.MonkeyPatch) -> None:
+    steady, lucky, late = [1.0] * 2 + [1.0, 1.0, 1.0], [1.1] * 2 + [0.5, 1.2, 1.3], [1.4] * 2 + [0.9, 5.0, 0.9]
+    taken = {"steady": steady, "lucky": lucky, "late": late, "slow": [1.6] * 2}
+    works = {name: lambda x, name=name: x for name in taken}
+    sides = [nufft_sides.Side(name, np.copy, np.copy, work, None) for name, work in works.items()]
+    whose = {works[name]: iter(times) for name, times in taken.items()}
+    monkeypatch.setattr(nufft_sides, "seconds", lambda work: next(whose[work.func]))
+    assert nufft_sides.fastest(sides, np.zeros(1, np.complex64)).name == "late"
+    assert not any(list(left) for left in whose.values())  # two of each, and three of all but the slow one
+
+
 def test_a_package_that_is_not_there_is_missing_and_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "RIVALED", ("small",))
     monkeypatch.setattr(nufft_sides, "BRIEF_S", 0.0)
@@ -165,6 +176,7 @@ def test_a_run_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_slow_comparisons_have_fewer_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nufft_sides, "BUDGET_S", 1.0)
+    monkeypatch.setattr(nufft_sides, "SETTLE_S", 0.0)
     for slow, rounds in ((0.001, 50), (0.01, 30), (0.05, 10), (0.3, 3), (5.0, 1)):
         first, second = nufft_sides.alternated(lambda: 0.1, lambda slow=slow: slow, 10)
         assert (first, second) == ([100.0] * rounds, [1e3 * slow] * rounds)
@@ -189,6 +201,14 @@ def test_every_work_says_the_least_that_it_needs() -> None:
         work = small()
         work.run()
         assert work.least_bytes > 0
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not peak.FORGET.exists(), reason="only Linux counts the peak of a process's pages")
+def test_peak_memory_is_at_most_half_above_the_minimum() -> None:
+    ratios = {row.id: row.ratio for row in peak.measure()}
+    assert len(ratios) == len(peak.WORKS)
+    assert all(ratio is not None and ratio <= 1.5 for ratio in ratios.values()), ratios
 
 
 def test_a_missing_package_is_named() -> None:
