@@ -42,7 +42,8 @@ def test_every_way_to_call_finufft_computes_what_ours_does(points: np.ndarray, s
         assert nufft_sides.distance(side.forward(x), truth) <= 2e-3
         assert nufft_sides.distance(side.adjoint(y), ours.adjoint(y)) <= 2e-3
         assert nufft_sides.distance(side.normal(x), ours.normal(x)) <= 4e-3
-    assert nufft_sides.distance(best.forward(x), truth) <= 1.02 * error
+    # Held to the error by one coil: the other's, of the same noise, is that to a few percent.
+    assert nufft_sides.distance(best.forward(x), truth) <= 1.1 * error
 
 
 def test_finufft_is_held_to_the_error_on_any_number_of_threads() -> None:
