@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections import Counter
@@ -28,6 +29,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--device", default="auto", choices=("auto", "cpu", "cpu:scipy", "cuda"), help="where to compute"
     )
+    parser.add_argument(
+        "--threads", type=_count_of, default=os.cpu_count() or 1, metavar="N", help="of the CPU (default: all cores)"
+    )
     parser.add_argument("--out", type=Path, metavar="PATH", help="images as .h5, .mrd, .png, or DICOM in a folder")
 
 
@@ -46,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _images(args: argparse.Namespace) -> tuple[Scan, list[Image]]:
-    device = open_device(args.device)
+    device = open_device(args.device, threads=args.threads)
     scan, recipe = read_file(args.file, method=recipe_of(args), group=args.group)
     total = len(frames_of(scan, recipe)[0])
     with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
@@ -66,6 +70,12 @@ def _report(images: list[Image], out: Path | None, *, seconds: float) -> None:
     print(f"{_count(len(images))} in {seconds:.2f} s" + (f" → {out}" if out else ""))
     for comment, count in Counter(comment for image in images for comment in image.comments).items():
         print(f"{_count(count)}: {comment}", file=sys.stderr)
+
+
+def _count_of(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} threads, expected 1 or more")
+    return int(text)
 
 
 def _count(count: int) -> str:

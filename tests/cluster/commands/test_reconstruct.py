@@ -55,6 +55,20 @@ def test_an_ismrmrd_file_becomes_images_that_the_ismrmrd_package_reads(
     assert printed.endswith(f" s → {out}\n") and complained == ""
 
 
+def test_threads_share_the_work(scan_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for threads in (1, 2):
+        assert (
+            command(scan_file, "--method", "cg-sense", "--threads", threads, "--out", tmp_path / f"{threads}.h5") == 0
+        )
+        found.append([image.pixels for image in read_images(tmp_path / f"{threads}.h5")])
+    # Sums over coils are added in another order: ten iterations of it.
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4, atol=1e-4 * np.abs(found[0]).max())
+    with pytest.raises(SystemExit):
+        command(scan_file, "--threads", 0)
+    assert "'0' threads, expected 1 or more" in capsys.readouterr().err
+
+
 def test_a_stream_gives_the_same_images_as_the_file(scan_file: Path, stream_file: Path, tmp_path: Path) -> None:
     for path in (scan_file, stream_file):
         assert command(path, "--out", tmp_path / f"{path.suffix[1:]}.h5") == 0
