@@ -52,7 +52,8 @@ class Problem:
 class Side:
     """One way to compute: x [coil, *shape] → y [coil, sample] and back, with its plan made; `make` makes it again.
 
-    A side that computes elsewhere has a `clock` for "make", "forward", … of given values, timed where it computes.
+    A side that computes elsewhere has a `clock` for "make", "forward", … of given values, timed where it computes, and
+    the `error` of one coil forward that it was chosen by.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Side:
     normal: Apply
     make: Callable[[], object] | None  # None where every call plans again
     clock: Callable[[str, Complex], Clock] | None = None
+    error: float | None = None
 
 
 def clock(side: Side, what: str, values: Complex) -> Clock:
@@ -201,15 +203,15 @@ def seconds(work: Callable[[], object]) -> float:
 def alternated(first: Clock, second: Clock, rounds: int) -> tuple[list[float], ...]:
     """Milliseconds of each of two, in turn, after a run that does not count.
 
-    There are fewer rounds where they would take more than BUDGET_S, one without a run before where one does, and more
-    where they take less than BRIEF_S.
+    There are fewer rounds, down to three, where they would take more than BUDGET_S, one without a run before where a
+    single one does, and more where they take less than BRIEF_S.
     """
     first()
     slow = max(second(), 1e-6)
     if slow > BUDGET_S:
         return [1e3 * first()], [1e3 * slow]
     samples: tuple[list[float], ...] = [], []
-    for _ in range(min(max(rounds, int(BRIEF_S / slow)), max(1, int(BUDGET_S / slow)), MOST_ROUNDS)):
+    for _ in range(min(max(rounds, int(BRIEF_S / slow)), max(3, int(BUDGET_S / slow)), MOST_ROUNDS)):
         for work, times in zip((first, second), samples, strict=True):
             time.sleep(SETTLE_S)
             times.append(1e3 * work())

@@ -145,6 +145,7 @@ def test_the_cheapest_setting_that_is_accurate_enough_is_chosen(monkeypatch: pyt
     for error, last in ((1e-3, 1e-4), (1e-9, 1e-6)):
         side = matched(LocalRival("ladder"), SMALL, x=x, truth=truth, error=error)
         assert side.name.startswith(f"finufft σ=2 tol={last:g}")
+        assert side.error == nufft_sides.distance(side.forward(x[:1]), truth[:1])
     assert tried == [1e-2, 1e-4, 1e-2, 1e-4, 1e-6, 1e-6]
 
 
