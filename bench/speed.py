@@ -1,4 +1,4 @@
-"""From k-space to image, coil maps included: our methods beside BART's and SigPy's, at equal error, side by side.
+"""From k-space to image, coil maps included: our methods beside BART's, SigPy's and MRpro's, at equal error.
 
 Every side gets the same whitened k-space and as few iterations as bring it to our error, or to its own best.
 """
@@ -22,6 +22,7 @@ import kernels
 from bench import cg_sense
 from bench.espirit_process import CENTRE, read_cfl, write_cfl
 from bench.report import Row, row
+from bench.speed_sides import SIDES
 from kernels.contract import Complex, Kernels, Real
 from recon.cache import Cache
 from recon.gather import gather, select
@@ -38,6 +39,7 @@ ITERATIONS = (5, 10, 20, 30)  # that a rival may take
 STRENGTH = 0.5  # of the wavelets' prior, in σ of the noise, which is 1
 EQUAL = 1.02
 Solve = Callable[[], Complex]
+Run = tuple[int, float, list[float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,11 +170,12 @@ def _rows(task: Task, method: str, device: Kernels, folder: Path, pythons: Mappi
         theirs = partial(bart, task, method, count, folder)
         pairs = [(seconds(mine), seconds(theirs)) for _ in range(rounds)]
         rows += _pair(f"{task.name}.{method} vs bart -i{count}", pairs, wanted / EQUAL, task.error(theirs()))
-    if "sigpy" in pythons:
-        count, error, times = sigpy(pythons["sigpy"], folder, method, wanted, rounds)
-        rows += _pair(
-            f"{task.name}.{method} vs sigpy {count}", [(seconds(mine), t) for t in times], wanted / EQUAL, error
+    for package in sorted(SIDES.keys() & pythons.keys()):
+        count, error, times = side(
+            package, pythons[package], folder / "task.npz", method=method, wanted=wanted, rounds=rounds
         )
+        name = f"{task.name}.{method} vs {package} {count}"
+        rows += _pair(name, [(seconds(mine), each) for each in times], wanted / EQUAL, error)
     return rows
 
 
@@ -191,11 +194,11 @@ def fewest(error: Callable[[int], float], wanted: float) -> int:
     return min(found)[1]
 
 
-def sigpy(python: str, folder: Path, method: str, wanted: float, rounds: int) -> tuple[int, float, list[float]]:
-    """Iterations, error and seconds of SigPy, in a process of its own Python that times what it computes."""
-    script = str(Path(__file__).with_name("speed_sigpy.py"))
+def side(package: str, python: str, task: Path, *, method: str, wanted: float, rounds: int) -> Run:
+    """Iterations, error and seconds of `package`, in a process of its own Python that times what it computes."""
+    script = str(Path(__file__).with_name("speed_sides.py"))
     numbers = [str(number) for number in (wanted, STRENGTH, rounds, CENTRE, *ITERATIONS)]
-    command = [python, "-W", "ignore", script, str(folder / "task.npz"), method, *numbers]
+    command = [python, "-W", "ignore", script, package, str(task), method, *numbers]
     ended = subprocess.run(command, check=True, capture_output=True, text=True)
     count, error, *times = ended.stdout.split()
     return int(count), float(error), [float(each) for each in times]

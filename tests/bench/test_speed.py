@@ -43,10 +43,12 @@ def test_the_fewest_iterations_that_suffice_are_taken() -> None:
     assert fewest(lambda count: abs(count - 10) + 1, 0.5) == 10
 
 
-def test_sigpy_says_what_it_took(tmp_path: Path) -> None:
-    if find_spec("sigpy") is None:
-        pytest.skip("sigpy is not installed in this Python: pip install sigpy")
+@pytest.mark.parametrize("package", ["sigpy", pytest.param("mrpro", marks=pytest.mark.long)])
+def test_another_package_says_what_it_took(package: str, tmp_path: Path) -> None:
+    if find_spec(package) is None:
+        pytest.skip(f"{package} is not installed in this Python: pip install {package}")
     task = cartesian(CPU, 64)
     write(task, tmp_path)
-    count, error, times = speed.sigpy(sys.executable, tmp_path, "cg-sense", 1.0, 2)
+    file = tmp_path / "task.npz"
+    count, error, times = speed.side(package, sys.executable, file, method="cg-sense", wanted=1.0, rounds=2)
     assert count == speed.ITERATIONS[0] and error < 1 and len(times) == 2
