@@ -1,6 +1,6 @@
 """ESPIRiT beside `bart ecalib`, and GRAPPA from readouts to image: time and error against exact truth.
 
-Both sides use as many threads as OMP_NUM_THREADS allows: 1 is the steadiest. `python -m bench.calibration` shows them.
+`python -m bench.calibration` shows them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def espirit_rows(rounds: int) -> list[report.Row]:
         write_cfl(source, kspace)
         bart = shutil.which("bart")
         own = [sys.executable, "-m", "bench.espirit_process", str(source), str(target)]
-        environment = compiled(Path(folder))
+        environment = compiled(Path(folder)) | {"OPENBLAS_NUM_THREADS": "1"}  # as `recon-cluster` sets it
         ways["espirit.256-8c.process"] = lambda: command(own, environment)
         if bart is not None:
             ways["bart"] = lambda: command([bart, *BART, str(source), str(target)], environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from cluster.job import EndedError, FailedError
 from recon.errors import LimitError, LostError, ReconError, RefusedError, ScanError
 
 USAGE = 2  # wrong usage, unreadable input, or something that is not installed
@@ -14,6 +13,8 @@ INTERRUPTED = 130
 
 def status_of(error: ReconError) -> int:
     """The exit status for an error that a subcommand did not turn into one itself."""
+    from cluster.job import EndedError, FailedError  # with NumPy, before which `cluster.__main__` sets its threads
+
     if isinstance(error, RefusedError | LimitError):
         return REFUSED
     if isinstance(error, FailedError | EndedError | ScanError):

@@ -344,12 +344,11 @@ def child_environment(
 ) -> dict[str, str]:
     """The environment of a worker's process: as many threads as it was given, and modules found where we find them.
 
-    Numerical libraries read the number of threads once, when they are loaded.
+    Numerical libraries read the number of threads once, when they are loaded. BLAS has one: see `cluster.__main__`.
     """
-    threads = str(settings.threads)
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    threads = {"OMP_NUM_THREADS": str(settings.threads), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     path = os.pathsep.join(str(Path(entry or ".").resolve()) for entry in search_path)
-    return {**environment, **dict.fromkeys(names, threads), "PYTHONPATH": path}
+    return {**environment, **threads, "PYTHONPATH": path}
 
 
 class ThreadWorkers:

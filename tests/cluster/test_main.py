@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import struct
@@ -296,3 +297,14 @@ def test_output_nobody_reads_any_more(server: Running, file: Path) -> None:
     answer = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=True)
     assert answer.stderr == ""
     assert answer.stdout == "0\n"
+
+
+def test_blas_is_told_to_use_one_thread_before_numpy_is_loaded() -> None:
+    code = (
+        "import os, sys; from cluster.__main__ import main; loaded = 'numpy' in sys.modules;"
+        "main(['reconstruct', 'no-such-scan.h5']);"
+        "print(loaded, os.environ['OPENBLAS_NUM_THREADS'], 'numpy' in sys.modules)"
+    )
+    free = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    found = subprocess.run([sys.executable, "-c", code], env=free, capture_output=True, text=True, check=True)
+    assert found.stdout == "False 1 True\n"

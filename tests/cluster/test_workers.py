@@ -230,13 +230,13 @@ def test_processes_end_with_their_server() -> None:
     assert not any(deaths.is_alive(pid) for pid in pids)
 
 
-def test_environment_gives_every_library_the_same_threads() -> None:
+def test_environment_gives_libraries_the_workers_threads_and_blas_one() -> None:
     made = child_environment(WorkerSettings(threads=3), {"HOME": "/h", "OMP_NUM_THREADS": "9"}, search_path=["", "/a"])
     assert made == {
         "HOME": "/h",
         "OMP_NUM_THREADS": "3",
-        "OPENBLAS_NUM_THREADS": "3",
-        "MKL_NUM_THREADS": "3",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
         "PYTHONPATH": f"{Path.cwd()}:/a",
     }
 
