@@ -14,7 +14,7 @@ GRID_CELL = 0.63  # each cell of FINUFFT's grid, times log₂ of their number: t
 CONVOLVED_CELL = 0.40  # each cell of the doubled grid, times log₂ of their number
 HANDED_OVER = 300_000.0  # work for another thread, and its result: less than this is not worth the while
 SMALL_GRID, MIDDLE_GRID = 1.25, 1.625  # times the image's size along each axis
-LARGEST_RESPONSE = 1 << 25  # cells, 128 MB: beyond, memory is better spent on frames
+LARGEST_RESPONSE = LARGEST_SHARED = 1 << 25  # cells, 128 and 268 MB: beyond, memory is better spent on frames
 
 
 def prefers_toeplitz(points: int, shape: tuple[int, ...], *, eps: float) -> bool:
@@ -64,4 +64,6 @@ def crowded(points: int, shape: tuple[int, ...]) -> bool:
 
 def gains_from_parts(points: int, shape: tuple[int, ...], *, eps: float) -> bool:
     """Whether a lone image is faster where every thread takes a part of the points, and all of a grid of its own."""
-    return spread_ns(points, shape, eps=eps) >= max(grid_ns(points, shape) / 2, HANDED_OVER)
+    cells = prod(upsampling(points, shape) * n for n in shape)
+    enough = max(grid_ns(points, shape) / 2, HANDED_OVER)
+    return cells <= LARGEST_SHARED and spread_ns(points, shape, eps=eps) >= enough
