@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from recon.files import Form, form_of, form_of_file, refuse_group
 from recon.mrd.wire import encode_close, encode_header, encode_readouts, encode_waveform
-from recon.scan import Scan
+from recon.scan import Readouts, Scan
 
 MRD_TYPE = "application/x-mrd"
 HDF5_TYPE = "application/x-hdf5"
@@ -58,9 +60,21 @@ def encode_scan(scan: Scan) -> Iterator[bytes]:
     yield encode_header(scan.header.xml)
     for waveform in scan.waveforms:
         yield encode_waveform(waveform)
+    memory = np.empty(CHUNK_BYTES, np.uint8)
     for readouts in scan.readouts:
-        yield from _slices(encode_readouts(readouts).data)
+        for piece in _pieces(readouts):
+            yield from _slices(encode_readouts(piece, memory=memory).data)
     yield encode_close()
+
+
+def _pieces(readouts: Readouts) -> Iterator[Readouts]:
+    """Runs of about a chunk's bytes: encoded at once, the readouts would stand in memory a second time."""
+    head, samples, points = readouts.head, readouts.samples, readouts.trajectory
+    each = sum(array[:1].nbytes for array in (head, samples, points) if array is not None)
+    step = max(1, CHUNK_BYTES // (each + 2))
+    for first in range(0, len(head), step):
+        rows = slice(first, first + step)
+        yield Readouts(head[rows], samples[rows], None if points is None else points[rows])
 
 
 def _slices(view: memoryview) -> Iterator[bytes]:

@@ -214,7 +214,6 @@ _SAMPLES, _COILS, _AXES = (
 )
 _ALIKE = (0, _SAMPLES, _COILS, _AXES)
 _KEY = struct.Struct("<H" + "".join(f"{b - a - 2}xH" for a, b in pairwise(_ALIKE)))
-_ACQUISITION_ID = np.frombuffer(struct.pack("<H", MessageId.ACQUISITION), np.uint8)
 _SAMPLE, _POINT = np.dtype("<c8"), np.dtype("<f4")
 _WAVEFORM_SIZES = struct.Struct("<HH")
 _WAVEFORM_SIZES_AT = _ID + WAVEFORM_HEAD.fields["number_of_samples"][1]  # type: ignore[index]
@@ -664,19 +663,25 @@ def encode_image(image: Image) -> bytes:
     return b"".join((struct.pack("<H", MessageId.IMAGE), head.tobytes(), length, meta, pixels.data))
 
 
-def encode_readouts(readouts: Readouts) -> Bytes:
-    """The ACQUISITION messages of a whole run, one after the other; raises ScanError if heads and arrays disagree."""
+def encode_readouts(readouts: Readouts, *, memory: Bytes | None = None) -> Bytes:
+    """The ACQUISITION messages of a whole run, one after the other; raises ScanError if heads and arrays disagree.
+
+    They stand at the start of `memory`, contiguous [byte], where it is given and large enough, else in memory of their
+    own. Whoever sends piece after piece gives the same again: the first touch of new memory costs more than the copy.
+    """
     _check_sizes(readouts)
-    bodies = [_rows(readouts.samples, _SAMPLE)]
+    parts = [_rows(readouts.head, READOUT_HEAD), _rows(readouts.samples, _SAMPLE)]
     if readouts.trajectory is not None:
-        bodies.insert(0, _rows(readouts.trajectory, _POINT))
-    data: Bytes = np.empty((len(readouts.head), _ACQUISITION + sum(body.shape[1] for body in bodies)), np.uint8)
-    data[:, :_ID] = _ACQUISITION_ID
-    data[:, _ID:_ACQUISITION] = _rows(readouts.head, READOUT_HEAD)
-    begin = _ACQUISITION
-    for body in bodies:
-        data[:, begin : begin + body.shape[1]] = body
-        begin += body.shape[1]
+        parts.insert(1, _rows(readouts.trajectory, _POINT))
+    count, stride = len(readouts.head), _ID + sum(part.shape[1] for part in parts)
+    if memory is None or len(memory) < count * stride:
+        memory = np.empty(count * stride, np.uint8)
+    data = memory[: count * stride].reshape(count, stride)
+    data[:, :_ID].view("<u2")[...] = MessageId.ACQUISITION.value
+    begin = _ID
+    for part in parts:
+        data[:, begin : begin + part.shape[1]] = part
+        begin += part.shape[1]
     return data.reshape(-1)
 
 

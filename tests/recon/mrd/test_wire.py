@@ -113,6 +113,17 @@ def test_a_run_of_acquisitions(given: tuple[int, int, int, int]) -> None:
         np.testing.assert_array_equal(came.trajectory, sent.trajectory)
 
 
+def test_a_run_is_written_into_memory_that_is_given_as_far_as_it_fits() -> None:
+    sent = readouts(7, 3, 9, axes=2)
+    alone = bytes(wire.encode_readouts(sent))
+    for spare in (100, 0, -1):
+        memory = np.full(len(alone) + spare, 0xFF, np.uint8)
+        data = wire.encode_readouts(sent, memory=memory)
+        assert bytes(data) == alone
+        assert np.shares_memory(data, memory) == (spare >= 0)
+        assert (memory[len(alone) if spare >= 0 else 0 :] == 0xFF).all()
+
+
 def test_a_run_of_nothing_is_no_bytes() -> None:
     assert bytes(wire.encode_readouts(readouts(0, 2, 8, axes=2))) == b""
 
