@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
 import sys
@@ -195,7 +196,8 @@ def test_environments_are_named_by_package_and_python(wrong: str, capsys: pytest
 def test_peak_memory_counts_what_a_library_takes() -> None:
     held: list[np.ndarray] = []
     found = peak.peak_of(peak.Work(lambda: held.append(np.ones(30_000_000, np.uint8)), 0))
-    assert 30e6 <= found <= 32e6  # pages of the interpreter come with them
+    batch = 32 * 4096 * (os.cpu_count() or 1)  # Linux counts pages for each CPU, and adds them up 32 or more at a time
+    assert 30e6 - 2 * batch <= found <= 32e6 + 2 * batch  # pages of the interpreter come with them
 
 
 def test_every_work_says_the_least_that_it_needs() -> None:
