@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from recon.recipe import AUTO, with_settings
+from recon.errors import FileError, RecipeError
+from recon.recipe import AUTO, settings_of, with_settings
+
+METHOD_HELP = "recipe by name, as JSON or in a file that ends in .json (default: auto)"
 
 
 def add_recipe(parser: argparse.ArgumentParser) -> None:
     """Declare the recipe; `recipe_of` reads it."""
-    parser.add_argument("--method", default=AUTO, metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    parser.add_argument("--method", default=AUTO, metavar="NAME", help=METHOD_HELP)
     parser.add_argument(
         "--set",
         action="append",
@@ -21,8 +25,31 @@ def add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def recipe_of(args: argparse.Namespace) -> str:
-    """The recipe by name, or as JSON; raises RecipeError where the JSON that was given is none."""
-    return with_settings(args.method, dict(args.set))
+    """The recipe by name, or as JSON; raises RecipeError or FileError where the JSON that was given is none."""
+    return with_settings(method_of(args.method), dict(args.set))
+
+
+def method_of(given: str) -> str:
+    """What `--method` names: the text of a file whose name ends in .json, else `given`; raises FileError."""
+    if given.lstrip().startswith("{") or not given.endswith(".json"):
+        return given
+    text = _read(Path(given)).strip()
+    if not text.startswith("{"):
+        raise FileError(f"{given} is no recipe, expected a JSON object of a method and its parameters: correct it")
+    try:
+        settings_of(text)
+    except RecipeError as error:
+        raise FileError(f"{given} is no recipe: {error}") from error
+    return text
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text("utf-8-sig")
+    except OSError as error:
+        raise FileError(f"{path} cannot be read ({error.strerror}): name a file that is there") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is no recipe, expected JSON in UTF-8: correct it") from error
 
 
 def _setting(text: str) -> tuple[str, str]:

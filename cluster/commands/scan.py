@@ -15,6 +15,7 @@ from rich.table import Table
 from cluster import scanner
 from cluster.calls import Patience
 from cluster.client import Options
+from cluster.commands.recipes import METHOD_HELP, method_of
 from cluster.commands.remote import Subparsers, add_wait, connect, say, size
 from cluster.gateway.limits import parse_address
 from cluster.scanner import Link, SimulatedScanner, Status
@@ -47,7 +48,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--seed", type=seed, default=0, metavar="S", help="of the first scanner (default: 0)")
     parser.add_argument("--coils", type=int, metavar="N", help="receiver channels, 1 to 64 (default: the protocol's)")
     parser.add_argument("--snr", type=float, metavar="X", help="of the first image (default: the protocol's noise)")
-    parser.add_argument("--method", default="auto", metavar="NAME", help="recipe by name or as JSON (default: auto)")
+    parser.add_argument("--method", default="auto", metavar="NAME", help=METHOD_HELP)
     parser.set_defaults(usage=parser.error)
 
 
@@ -118,7 +119,7 @@ def _scanners(args: argparse.Namespace) -> list[SimulatedScanner]:
             simulate(args.protocol, seed=number, coils=args.coils, noise=_noise(args)),
             name=f"{args.protocol} {number}",
             speed=args.speed,
-            method=args.method,
+            method=method_of(args.method),
         )
         for number in range(args.seed, args.seed + args.scanners)
     ]

@@ -78,3 +78,38 @@ def test_a_setting_is_a_key_and_a_value(capsys: pytest.CaptureFixture[str], sett
         with pytest.raises(SystemExit, match="2"):
             main([command, "scan.h5", "--set", setting])
         assert f"{setting!r} sets nothing, expected KEY=VALUE: give both" in capsys.readouterr().err
+
+
+def test_a_recipe_stands_in_a_file(server: Running, tmp_path: Path) -> None:
+    recipe, file = tmp_path / "quiet.json", tmp_path / "scan.mrd"
+    recipe.write_text('\n{"method": "fft",\n "parameters": {"output": "complex"}}\n')
+    file.write_bytes(scans.stream(scans.frames(1)))
+    for number, words in enumerate(doors(server, file)):
+        out = tmp_path / f"{number}.h5"
+        assert main([*words, "--method", str(recipe), "--set", "whiten=false", "--out", str(out)]) == 0
+        (image,) = read_images(out)
+        assert np.iscomplexobj(image.pixels)
+        assert '"whiten":false' in image.attributes["ReconRecipe"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "recipe.json cannot be read (No such file or directory): name a file that is there"),
+        (b"{", "recipe.json is no recipe: the text is not JSON"),
+        (b"fft", "recipe.json is no recipe, expected a JSON object of a method and its parameters: correct it"),
+        (b"\xff", "recipe.json is no recipe, expected JSON in UTF-8: correct it"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_by_name(
+    server: Running, tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, message: str
+) -> None:
+    recipe, file = tmp_path / "recipe.json", tmp_path / "scan.mrd"
+    file.write_bytes(scans.stream(scans.frames(1)))
+    if content is not None:
+        recipe.write_bytes(content)
+    for words in (*doors(server, file), ["scan", "brain-se", "--mrd", "127.0.0.1:1"]):
+        assert main([*words, "--method", str(recipe)]) == 2
+        complaint = capsys.readouterr().err
+        assert message in complaint
+        assert complaint.count("\n") == 1
