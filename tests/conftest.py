@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -40,6 +40,20 @@ def pytest_deselected(items: Sequence[pytest.Item]) -> None:
     for item in items:
         counts = item.config.stash.setdefault(left_out, Counter())
         counts.update(mark for mark in ("gpu", "long") if item.get_closest_marker(mark))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand on what was left out, where this is one of several processes and another has the last word."""
+    output = getattr(session.config, "workeroutput", None)  # pytest-xdist's
+    if output is not None:
+        output["left_out"] = dict(session.config.stash.get(left_out, Counter()))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take it over: each process collects every test, so one of them tells for all; one that died tells nothing."""
+    if told := getattr(node, "workeroutput", {}).get("left_out"):
+        node.config.stash[left_out] = Counter(told)
 
 
 # What the reasons of our skips say where a program or package that judges the results is missing.

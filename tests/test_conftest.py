@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,17 @@ def test_package():
 
 def test_right():
     pytest.skip("needs the right to mount a small file system")
+
+mark = pytest.mark  # a line of this file that marks a test is looked for elsewhere
+
+@mark.parametrize("number", [1, 2, 3])
+@mark.gpu
+def test_device(number):
+    assert False
+
+@mark.long
+def test_hours():
+    assert False
 """
 
 
@@ -47,17 +59,20 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(folder: Path, required: str) -> tuple[int, str]:
+def run(folder: Path, required: str, *, processes: int = 0) -> tuple[int, str]:
     """The status and the words of a run."""
     environment = {**os.environ, "RECON_REQUIRE_JUDGES": required}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not long and not gpu"]
+    command += ["-n", str(processes)] if processes else []
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout
 
 
-@pytest.mark.parametrize("required", ["", "0"])
-def test_skips_are_told_with_their_reasons(folder: Path, required: str) -> None:
-    status, said = run(folder, required)
+@pytest.mark.parametrize(("required", "processes"), [("", 0), ("0", 0), ("", 2)])
+def test_skips_are_told_with_their_reasons(folder: Path, required: str, processes: int) -> None:
+    if processes:
+        pytest.importorskip("xdist")
+    status, said = run(folder, required, processes=processes)
     assert status == 0, said
     for line in (
         "skipped 1: bart is not installed: apt-get install bart",
@@ -65,16 +80,22 @@ def test_skips_are_told_with_their_reasons(folder: Path, required: str) -> None:
         "skipped 2: needs Debian's ismrmrd-tools",
         "skipped 1: needs the right to mount a small file system",
         "skipped 1: x is not installed",
+        "not run, needs a GPU (make gpu): 3",
+        "not run, marked long (make test ARGS='-m long'): 1",
     ):
         assert line in said.splitlines(), said
     assert "1 passed, 7 skipped" in said
 
 
-def test_where_judges_are_required_their_absence_fails(folder: Path) -> None:
+@pytest.mark.parametrize("processes", [0, 2])
+def test_where_judges_are_required_their_absence_fails(folder: Path, processes: int) -> None:
+    if processes:
+        pytest.importorskip("xdist")
     (folder / "test_whole.py").unlink()
-    status, said = run(folder, "1")
+    status, said = run(folder, "1", processes=processes)
     assert status == 1, said
-    assert "4 failed, 1 passed, 1 skipped, 1 error" in said  # the marked one does not begin
+    # The marked one does not begin; pytest-xdist does not count the deselected.
+    assert re.search("4 failed, 1 passed, 1 skipped, (4 deselected, )?1 error", said), said
     assert "RECON_REQUIRE_JUDGES is set, and this was skipped: needs Debian's ismrmrd-tools" in said
     assert "skipped 1: needs the right to mount a small file system" in said
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -53,10 +55,17 @@ def test_an_unknown_protocol_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_scanner_that_fails_is_said(capfd: pytest.CaptureFixture[str]) -> None:
-    nobody = Endpoint("127.0.0.1", 1, "", 0)
-    with pytest.raises(RuntimeError, match="a scanner of the load generator failed: see its message above"):
-        player.run(nobody, ["brain-se"], seconds=0.0, repetitions=1)
-    assert "brain-se: the server at 127.0.0.1:1 cannot be reached" in capfd.readouterr().err
+    """By a server that hangs up: one that is not there would be tried for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+
+        def hang_up() -> None:
+            rude.accept()[0].close()
+
+        Thread(target=hang_up, daemon=True).start()
+        endpoint = Endpoint("127.0.0.1", rude.getsockname()[1], "", 0)
+        with pytest.raises(RuntimeError, match="a scanner of the load generator failed: see its message above"):
+            player.run(endpoint, ["brain-se"], seconds=0.0, repetitions=1)
+    assert "brain-se: the server" in capfd.readouterr().err
 
 
 def test_percentiles_are_interpolated() -> None:
