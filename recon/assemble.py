@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +51,8 @@ def _offset(name: str) -> int:
 
 
 SEPARATE = ("separate", "external")  # calibration modes whose lines serve all later images of their slice
-EMBEDDED = ("embedded", "interleaved")  # calibration modes whose lines belong to the image among which they stand
+INTERLEAVED = "interleaved"  # the calibration mode in which frames of one series measure other lines each
+EMBEDDED = ("embedded", INTERLEAVED)  # calibration modes whose lines belong to the image among which they stand
 
 
 # READOUT_HEAD seen as what assembly needs, neighbouring fields as one array: four gathers for a whole run of readouts.
@@ -87,6 +89,12 @@ def steers(flags: NDArray[np.uint64]) -> Mask:
     return both
 
 
+def shares(encoding: Encoding) -> bool:
+    """Whether frames of `encoding` are calibrated by those next to them in time, which measure the lines between."""
+    accelerated = encoding.acceleration != (1, 1) and encoding.multiband is None
+    return encoding.calibration_mode == INTERLEAVED and encoding.trajectory is Trajectory.CARTESIAN and accelerated
+
+
 def space_of(readouts: Sequence[Readouts]) -> int:
     """The encoding space of a frame's first imaging readout; its calibration may have another."""
     for run in readouts:
@@ -101,8 +109,8 @@ class FrameIndex:
     """One frame by reference: its `counters` and the global numbers of its readouts `rows` in the order of arrival.
 
     Among the rows are calibration lines, which some methods use: those embedded in the frame, which no other frame has,
-    or those of a separate scan of the slice, which all later frames of it have. Echo-planar frames have their
-    navigators among them, those of the calibration lines too.
+    or those of a separate scan of the slice, which all later frames of it have, or those of the frames next to it in
+    time. Echo-planar frames have their navigators among them, those of the calibration lines too.
     `complete` says whether all lines are there that the header promises (less the declared acceleration); `warnings`
     says in words what is wrong; `calibrated` whether lines that only calibrate are among the rows.
     """
@@ -122,7 +130,8 @@ class Grouping:
     again, and ends with the scan or once another one, begun after its last readout, has all lines too. With a `window`,
     every so many readouts make a frame, the next one `stride` readouts later: frames then share readouts and are
     numbered by their repetition counter. Frames that only `joined` counters tell apart come together, as one index that
-    counts 0 there and is out with the last readout of them all.
+    counts 0 there and is out with the last readout of them all. Frames are `shared` with those after them in time, to
+    calibrate these, where the header says that calibration is interleaved.
     """
 
     ignored: tuple[str, ...] = ()
@@ -130,6 +139,7 @@ class Grouping:
     window: int = 0
     stride: int = 0
     joined: tuple[str, ...] = ()
+    shared: bool = False
 
 
 BY_COUNTERS = Grouping()
@@ -149,6 +159,36 @@ class _Window:
             yield self.rows[: grouping.window]
             self.rows = self.rows[grouping.stride :]
             self.frames += 1
+
+
+@dataclass(slots=True)
+class _Series:
+    """The last frames of a series in time, at most `count`, which together have every line (doi:10.1002/mrm.20430).
+
+    A frame is out at once, with the lines of those before it; the first ones wait until there are `count`.
+    """
+
+    count: int
+    frames: list[FrameIndex] = field(default_factory=list)
+    begun: bool = False
+
+    def add(self, index: FrameIndex) -> list[FrameIndex]:
+        """The frames that wait for no other now."""
+        self.frames = [*self.frames, index][-self.count :]
+        if len(self.frames) < self.count:
+            return []
+        ready = self.frames[-1:] if self.begun else self.frames
+        self.begun = True
+        return [self._shared(one) for one in ready]
+
+    def rest(self) -> list[FrameIndex]:
+        """The frames that waited in vain."""
+        return [] if self.begun else [self._shared(one) for one in self.frames]
+
+    def _shared(self, index: FrameIndex) -> FrameIndex:
+        """A frame of the same name, which repeats its counters, could not be told from it."""
+        others = [one.rows for one in self.frames if one.counters != index.counters]
+        return replace(index, rows=np.sort(np.concatenate([index.rows, *others])))
 
 
 @dataclass(slots=True)
@@ -251,6 +291,7 @@ class Assembler:
         self._lines: dict[int, Lines] = {}
         self._open: dict[Key, _Open] = {}
         self._windows: dict[Key, _Window] = {}
+        self._series: dict[tuple[int, ...], _Series] = {}  # by encoding space, slice, contrast and set
         self._passes: dict[Key, int] = {}
         self._noise: list[Rows] = []
         self._embedded: dict[Key, list[Rows]] = {}
@@ -328,7 +369,22 @@ class Assembler:
         else:
             parts = ((space, run.take(spaces == space)) for space in np.unique(spaces).tolist())
             done = [index for space, part in parts for index in self._fill(space, part)]
-        return sorted(done, key=lambda index: int(index.rows[-1]))
+        return self._shared(sorted(done, key=lambda index: int(index.rows[-1])))
+
+    def _shared(self, done: list[FrameIndex]) -> list[FrameIndex]:
+        """The frames that can go now, with the lines of those next to them in time where these calibrate them."""
+        if not self._grouping.shared:
+            return done
+        return [ready for index in done for ready in self._followers(index)]
+
+    def _followers(self, index: FrameIndex) -> list[FrameIndex]:
+        """The frames that need wait no longer now that `index` is there; one with calibration lines never waits."""
+        name = index.counters
+        encoding = self._header.encodings[name.encoding]
+        if index.calibrated or not shares(encoding):
+            return [index]
+        series = (name.encoding, name.slice, name.contrast, name.set)
+        return self._series.setdefault(series, _Series(prod(encoding.acceleration))).add(index)
 
     def finish(self) -> list[FrameIndex]:
         """The frames still open, in the order of their first readout; raises ScanError where no frame was ever seen."""
@@ -338,7 +394,8 @@ class Assembler:
                 " noise), expected at least one: send the measurement itself"
             )
         keys = sorted(self._open, key=lambda key: int(self._open[key].rows[0][0]))
-        return self._short() + [self._close(key, until=self.readouts) for key in keys]
+        last = self._shared([self._close(key, until=self.readouts) for key in keys])
+        return self._short() + last + [index for series in self._series.values() for index in series.rest()]
 
     def _note(self, run: _Run) -> None:
         """Remember noise readouts."""

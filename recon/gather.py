@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from recon.assemble import SEPARATE, is_calibration, is_imaging, space_of
+from recon.assemble import SEPARATE, is_calibration, is_imaging, shares, space_of
 from recon.errors import ScanError
 from recon.lines import STEP_1, STEP_2, Lines, is_cartesian, lines_of, step_limits
 from recon.mrd import trajectory as wire_trajectory
@@ -26,6 +26,7 @@ from recon.scan import (
     vector3,
 )
 
+NEAR = 16  # lines from the centre of k-space, that other frames give to calibrate with: all that any method uses
 APART_MM = 0.5  # how far a slice's calibration may lie from where the header puts it
 NO_DENSITY = "the trajectory's density is zero everywhere: samples are weighted by where they lie"
 Index = NDArray[np.int64]
@@ -61,14 +62,20 @@ def gather(
     *,
     trajectory_unit: str = "cycles/voxel",
     calibration: bool = False,
+    own: Counters | None = None,
 ) -> Frame:
     """The frame that `readouts` make: exactly its own, as runs in the order of arrival.
+
+    Where frames calibrate each other (`recon.assemble.shares`), those of the frames next to it in time are among them,
+    which the name of its `own` tells apart.
 
     Lines that serve only the calibration of parallel imaging are left out unless `calibration` asks for them.
     Cartesian k-space is zero where nothing was measured; lines measured several times (averages) are their mean. The
     k-space of a complete frame in natural order is a view of the samples. Raises ScanError.
     """
     encoding = header.encodings[space_of(readouts)]
+    if calibration and own is not None and shares(encoding):
+        return _with_neighbours(encoding, readouts, own)
     if calibration and encoding.multiband is not None:
         return _with_slices(header, encoding, readouts)
     if calibration and is_cartesian(encoding) and encoding.calibration_mode in SEPARATE:
@@ -118,6 +125,31 @@ def _with_reference(encoding: Encoding, readouts: Sequence[Readouts]) -> Frame:
         )
         return replace(frame, warnings=(*frame.warnings, warning))
     return replace(frame, reference=_grid(encoding, heads, apart))
+
+
+def _with_neighbours(encoding: Encoding, readouts: Sequence[Readouts], own: Counters) -> Frame:
+    """The frame of its `own` lines, its reference the lines near the centre of k-space of all that `readouts` hold.
+
+    Lines that only calibrate came with the frame itself, which then has no neighbours: they are lines of its grid.
+    """
+
+    def belongs(run: Readouts) -> NDArray[np.bool_]:
+        same: NDArray[np.bool_] = (run.head["repetition"] == own.repetition) & (run.head["phase"] == own.phase)
+        return same
+
+    mine = _chosen(readouts, [belongs(run) for run in readouts])
+    frame = _grid(encoding, _Heads.of(mine), mine)
+    if mine is readouts:
+        return frame
+    near = _chosen(readouts, [_near_centre(encoding, run) for run in readouts])
+    return replace(frame, reference=_grid(encoding, _Heads.of(near), near)) if near else frame
+
+
+def _near_centre(encoding: Encoding, run: Readouts) -> NDArray[np.bool_]:
+    places = _places(encoding, _Heads.of([run]))
+    nz, ny, _ = encoding.encoded.matrix
+    near: NDArray[np.bool_] = (abs(places.z - nz // 2) <= NEAR) & (abs(places.y - ny // 2) <= NEAR)
+    return near
 
 
 def _with_slices(header: ScanHeader, encoding: Encoding, readouts: Sequence[Readouts]) -> Frame:

@@ -101,7 +101,8 @@ def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
     """The images of one frame, or of the frames of a cine."""
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
     method = METHODS[recipe.method]
-    frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration)
+    own = material.counters if grouping_of(recipe).shared else None
+    frame = gather(header, material.readouts, trajectory_unit=unit, calibration=method.calibration, own=own)
     if material.counters is not None:
         frame = replace(frame, counters=material.counters)
     frames = _parts(header, material, frame, recipe)

@@ -346,8 +346,9 @@ class Frame:
     Cartesian: `kspace` [coil, kz, ky, kx] complex64 and `sampled` [kz, ky] bool (measured lines; others are zero).
     Otherwise: `kspace` [coil, shot, sample], `trajectory` [shot, sample, axis] float32 in radians per encoded voxel
     with axes ([z,] y, x), and `density` [shot, sample] float32 where the wire carried it.
-    `reference` holds the calibration lines of a separate scan, on the same grid; of shots these are `echoes`, a frame
-    for each contrast, from which the `field` is found that the image is corrected by.
+    `reference` holds the calibration lines of a separate scan, or of the frames next to this one in time, on the same
+    grid; of shots these are `echoes`, a frame for each contrast, from which the `field` is found that the image is
+    corrected by.
     """
 
     kspace: NDArray[np.complex64]

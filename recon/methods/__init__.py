@@ -7,7 +7,7 @@ from dataclasses import replace
 from importlib.metadata import EntryPoint
 from math import pi
 
-from recon.assemble import BY_COUNTERS, Grouping
+from recon.assemble import BY_COUNTERS, Grouping, shares
 from recon.errors import RecipeError
 from recon.lines import is_cartesian
 from recon.methods.cg_sense import CG_SENSE
@@ -30,6 +30,7 @@ __all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "enough_spokes"
 
 RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
 
+SHARED = Grouping(shared=True)  # as counters say, for methods that calibrate
 FEW = 0.5  # of the spokes that Nyquist asks for: gridding leaves streaks, and coils can make up for so much
 
 _OWN: Mapping[str, Method] = {
@@ -102,7 +103,7 @@ def grouping_of(recipe: Recipe) -> Grouping:
         return Grouping(whole=True)  # the last breath's waveform comes after its readouts
     window = int(recipe.parameters.get("window", 0))
     if not window:
-        return BY_COUNTERS
+        return SHARED if recipe.method == AUTO or METHODS[recipe.method].calibration else BY_COUNTERS
     return Grouping(ignored=("phase", "repetition"), window=window, stride=int(recipe.number("stride")) or window)
 
 
@@ -137,8 +138,8 @@ def decide(encoding: Encoding, *, calibrated: bool) -> tuple[str, str]:
     accelerated = f"the header's accelerationFactor is {one} × {two}"
     if calibrated:
         return "grappa", f"auto takes grappa: {accelerated}, and calibration lines came with the frame"
-    if encoding.calibration_mode == "embedded":
-        return "grappa", f"auto takes grappa: {accelerated}, its calibrationMode embedded"
+    if encoding.calibration_mode == "embedded" or shares(encoding):
+        return "grappa", f"auto takes grappa: {accelerated}, its calibrationMode {encoding.calibration_mode}"
     mode = encoding.calibration_mode or "not given"
     return "fft", f"auto takes fft: {accelerated}, but its calibrationMode is {mode} and no calibration lines came"
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels
 from recon.arrays import contiguous
-from recon.assemble import SEPARATE
+from recon.assemble import SEPARATE, shares
 from recon.grappa import Box, Mask, centre_of
 from recon.methods.combine import whitened
 from recon.methods.grids import resize, voxels
@@ -53,5 +53,6 @@ def middle(kspace: Complex, widest: int) -> Complex:
 
 
 def reference_bytes(encoding: Encoding, coils: int) -> int:
-    """What the calibration lines of a separate scan take, where the header says that there is one: twice a grid."""
-    return 16 * coils * voxels(encoding) if encoding.calibration_mode in SEPARATE else 0
+    """What calibration lines of other frames or of a separate scan take, where the header has them: twice a grid."""
+    apart = encoding.calibration_mode in SEPARATE or shares(encoding)
+    return 16 * coils * voxels(encoding) if apart else 0

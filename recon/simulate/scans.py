@@ -29,6 +29,7 @@ from recon.simulate.measurement import NOISE_BANDWIDTH, Choice, Measurement, Pro
 from recon.simulate.noise import covariance, draw, whitening
 from recon.simulate.phantom import Spectrum, Vector
 from recon.simulate.physiology import bellows, ecg, since_beat
+from recon.simulate.realtime import REALTIME, heart_realtime
 from recon.simulate.shifted import LOW_BAND, head_shift
 from recon.simulate.truth import Truth, judge
 from recon.simulate.volumes import SPIRAL as HEAD_SPIRAL
@@ -94,6 +95,9 @@ PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
             Protocol("head-epi-shots", "the same in four shots", ECHO_PLANAR, Choice(1, 8, 96), head_epi_shots),
             Protocol("head-epi-sms", "the same, three slices at once", ECHO_PLANAR, Choice(2, 16, 64), head_epi_sms),
             Protocol("heart-cine", "Cartesian cine of the heart, ECG beside it", CINE, Choice(1, 8, 96), heart_cine),
+            Protocol(
+                "heart-realtime", "every third line of the heart in turn", REALTIME, Choice(12, 8, 96), heart_realtime
+            ),
             Protocol("heart-free", "golden-angle radial, beats and breathes", RADIAL, Choice(1, 8, 96), heart_free),
             Protocol("head-shift", "gradient echo in which fat moves", LOW_BAND, Choice(1, 8, 128), head_shift),
             Protocol("abdomen-radial", "golden-angle radial, free breathing", FREE, Choice(1, 8, 128), abdomen_radial),

@@ -33,7 +33,7 @@ from recon.mrd.wire import (
     encode_waveform,
 )
 from recon.recipe import Recipe
-from recon.scan import Counters, Waveform
+from recon.scan import Counters, Flag, Readouts, Waveform
 from tests.cluster import scans
 
 ECG = encode_waveform(Waveform(np.zeros((1, 10), np.uint32), 2500.0, kind=0, time_stamp=1))
@@ -262,3 +262,20 @@ def test_limits_of_the_configuration_hold(tmp_path: Path, limits: dict[str, int]
     error = error_of(make(tmp_path, **limits), scans.stream(sent, scans.header(repetitions=3, samples=60)))
     assert isinstance(error, LimitError)
     assert words in str(error)
+
+
+def test_frames_that_calibrate_each_other_go_on_with_their_last_readout(tmp_path: Path) -> None:
+    """Every second line in turn: the first frame waits for the second; each has the lines of two."""
+    scan = scans.header(repetitions=4)
+    interleaved = replace(scan.encodings[0], acceleration=(2, 1), calibration_mode="interleaved")
+    head = encode_header(write_header(replace(scan, encodings=(interleaved,))))
+    stream = make(tmp_path / "raw")
+    data = [encode_config_file("grappa") + head]
+    for number, full in enumerate(scans.frames(4)):
+        half = Readouts(full.head[number % 2 :: 2].copy(), full.samples[number % 2 :: 2])
+        half.head["flags"][-1] = Flag.LAST_IN_REPETITION.mask
+        data.append(encode_readouts(half).tobytes())
+    came = [[each.frame for each in frames_of(pour(stream, part))] for part in data]
+    assert [len(frames) for frames in came] == [0, 0, 2, 1, 1]
+    whole = [(each.counters, sum(extent.count for extent in each.readouts)) for frames in came for each in frames]
+    assert whole == [(Counters(repetition=number), scans.LINES) for number in range(4)]

@@ -462,3 +462,64 @@ def test_trajectories_of_two_kinds_are_refused() -> None:
             "readout 2 has a trajectory of 3 axes, those before it have 2: send one kind of trajectory in an encoding"
             " space, with its density or without"
         )
+
+
+# ---- frames that calibrate each other ----
+
+SHARED = Grouping(shared=True)
+
+
+def in_turn(frames: int, *, mode: str = "interleaved") -> tuple[ScanHeader, NDArray[np.void]]:
+    """Every third of twelve lines, others in each repetition: four readouts to a frame."""
+    scan = header((1, 12, 8), limits={"repetition": (0, 9)}, acceleration=(3, 1), calibration_mode=mode)
+    repetition, place = np.divmod(np.arange(4 * frames), 4)
+    head = heads(4 * frames, kspace_encode_step_1=3 * place + repetition % 3, repetition=repetition)
+    head["flags"][3::4] = Flag.LAST_IN_REPETITION.mask
+    return scan, head
+
+
+@given(cuts=st.lists(st.integers(0, 20), max_size=5))
+def test_frames_wait_for_no_other_once_all_lines_have_come(cuts: list[int]) -> None:
+    """The first two of a threefold series wait for the third; all others come with their own last readout."""
+    scan, head = in_turn(5)
+    assembler = Assembler(scan, SHARED)
+    edges = sorted({0, *cuts, 20})
+    found = [(index, b) for a, b in pairwise(edges) for index in assembler.add(head[a:b])]
+    assert [index.counters.repetition for index, _ in found] == [0, 1, 2, 3, 4]
+    assert [at for _, at in found] == [min(end for end in edges if end >= n) for n in (12, 12, 12, 16, 20)]
+    firsts = [(int(index.rows[0]), int(index.rows[-1]), len(index.rows)) for index, _ in found]
+    assert firsts == [(0, 11, 12)] * 3 + [(4, 15, 12), (8, 19, 12)]
+    assert assembler.finish() == []
+
+
+def test_a_series_too_short_to_have_all_lines_comes_at_the_end() -> None:
+    scan, head = in_turn(2)
+    assembler = Assembler(scan, SHARED)
+    assert list(assembler.add(head[:-1])) == []
+    assert [index.rows.tolist() for index in assembler.finish()] == [list(range(7))] * 2
+
+
+def test_who_is_not_calibrated_by_others_goes_alone() -> None:
+    """Methods that do not calibrate, other modes, frames with calibration lines, and images of the same name."""
+    scan, head = in_turn(3)
+    assert [len(index.rows) for index in Assembler(scan).add(head)] == [4] * 3
+    assert [len(index.rows) for index in Assembler(in_turn(3, mode="embedded")[0], SHARED).add(head)] == [4] * 3
+    own = head.copy()
+    own["flags"][0] |= np.uint64(Flag.IS_PARALLEL_CALIBRATION.mask)
+    first, *others = Assembler(scan, SHARED).add(own)
+    assert (len(first.rows), first.calibrated, others) == (4, True, [])
+    head["repetition"] = 0
+    assert [len(index.rows) for index in Assembler(scan, SHARED).add(head)] == [4] * 3
+
+
+def test_each_slice_has_neighbours_of_its_own() -> None:
+    scan, head = in_turn(6)
+    scan = replace(
+        scan, encodings=(replace(scan.encodings[0], limits={**scan.encodings[0].limits, "slice": Limit(0, 1, 0)}),)
+    )
+    head["slice"], head["repetition"] = head["repetition"] % 2, head["repetition"] // 2
+    found = list(Assembler(scan, SHARED).add(head))
+    assert [(index.counters.slice, index.counters.repetition) for index in found] == [
+        (0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)
+    ]  # fmt: skip
+    assert all(set(head["slice"][index.rows]) == {index.counters.slice} for index in found)

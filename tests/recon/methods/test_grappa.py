@@ -168,9 +168,24 @@ def test_ismrmrds_generator_with_calibration_lines(tmp_path: Path) -> None:
         assert distance(one.pixels, full.pixels) < 0.25 * distance(other.pixels, full.pixels)
 
 
+def test_repetitions_of_ismrmrds_generator_calibrate_each_other(tmp_path: Path) -> None:
+    """It says interleaved: two repetitions of every second line, each with the lines that the other lacks."""
+    options = ("-m", "64", "-c", "8", "-n", "0")
+    (full,) = reconstruct(read_scan(shepp_logan(tmp_path / "full.h5", *options)), Recipe("fft"), CPU)
+    scan = read_scan(shepp_logan(tmp_path / "half.h5", *options, "-a", "2"))
+    assert scan.header.encodings[0].calibration_mode == "interleaved"
+    filled, zero_filled = (list(reconstruct(scan, Recipe(name), CPU)) for name in ("auto", "fft"))
+    assert [image.provenance.method for image in filled] == ["grappa"] * 2
+    for one, other in zip(filled, zero_filled, strict=True):
+        assert one.comments == ()
+        assert distance(one.pixels, full.pixels) < 0.25 * distance(other.pixels, full.pixels)
+
+
 def test_without_calibration_lines_auto_zero_fills_with_a_warning(tmp_path: Path) -> None:
     scan = read_scan(shepp_logan(tmp_path / "half.h5", "-m", "32", "-c", "2", "-a", "2"))
-    for image in reconstruct(scan, Recipe(), CPU):
+    (encoding,) = scan.header.encodings
+    header = replace(scan.header, encodings=(replace(encoding, calibration_mode="other"),))
+    for image in reconstruct(replace(scan, header=header), Recipe(), CPU):
         assert image.provenance.method == "fft"
         assert "undersampled along kspace_encode_step_1: 16 of 32 lines are zero-filled" in image.comments[0]
 
