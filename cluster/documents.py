@@ -87,7 +87,9 @@ def record_document(record: ScanRecord) -> dict[str, Any]:
 
 def record_schema() -> dict[str, Any]:
     """JSON Schema of `record_document`."""
-    texts = {name: {"type": "string"} for name in ("scan", "id", "transport", "method", "chosen", "name", "reason")}
+    texts = {
+        name: {"type": "string"} for name in ("scan", "id", "transport", "method", "chosen", "name", "group", "reason")
+    }
     counts = {name: {"type": "integer"} for name in ("bytes", "readouts", "frames", "images")}
     times = {f"{name}_s": {"type": "number"} for name in ("created", "header", "received", "first_image", "finished")}
     choices = {

@@ -122,12 +122,11 @@ class Reception:
 
     def fail(self, error: ReconError) -> None:
         """The input is bad: frames that were complete are still done, then the scan has failed."""
-        self.live.update(
-            received_s=self.desk.clock(), readouts=self.stream.readouts, complete=False, state=State.RECEIVING
-        )
+        self.live.update(received_s=self.desk.clock(), readouts=self.stream.readouts, complete=False)
         self._received(complete=False, reason=str(error), failed=True, word=_word(error))
 
     def _received(self, *, complete: bool, reason: str, failed: bool = False, word: Refused = Refused.LEFT) -> None:
+        self.live.lasting_bytes = self.stream.lasting_bytes
         if self.live.opened:
             self.desk.post(ScanReceived(self.live.record.id, complete, self.stream.frames, reason, failed))
             return
@@ -155,7 +154,8 @@ class Reception:
 class Intake:
     """One scan being received, over any transport; used by one thread at a time."""
 
-    def __init__(self, desk: Desk, live: LiveScan) -> None:
+    def __init__(self, desk: Desk, live: LiveScan, *, again: bool = False) -> None:
+        """`again`: its data came in before, and are not counted as received once more."""
         self.scan_id = live.record.id
         self._desk = desk
         self._live = live
@@ -166,7 +166,7 @@ class Intake:
         self._bytes = 0
         self._reported = (0, 0)  # bytes, readouts
         self._over = False
-        self._kept = False
+        self._again = self._kept = again
         self._spliced = False
 
     @property
@@ -252,15 +252,24 @@ class Intake:
             self._reception.fail(error)
         return self.record
 
-    def keep(self) -> None:
-        """The transport keeps raw data of its own: the scan is recorded even if no byte reaches this object."""
+    def keep(self, group: str) -> None:
+        """The transport keeps a file, with the scan in `group`: recorded on disk even if no byte reaches this object.
+
+        Raises RefusedError if that cannot be written down.
+        """
         self._kept = True
-        self._desk.recorder.write(self._live, "a file comes in")
+        self._live.update(group=group)
+        self._desk.recorder.write_through(self._live, "a file comes in")
 
     def kept(self, count: int) -> None:
         """The transport wrote `count` bytes into the spool itself."""
         self._reception.begin()
         self._desk.spool.kept(count)
+
+    def suspend(self) -> None:
+        """The server is about to end: the next one has the data come in again."""
+        if self._file is not None:
+            self._file.close()
 
     def fail(self, error: ReconError) -> None:
         """The transport found the input bad: frames that are complete are still done, then the scan has failed."""
@@ -290,7 +299,7 @@ class Intake:
     def _keep(self, keep: Callable[[SpoolFile], None]) -> SpoolFile:
         if self._file is None:
             self._reception.begin()
-            self._file = self._desk.spool.create(self.scan_id)
+            self._file = self._desk.spool.create(self.scan_id, again=self._again)
         keep(self._file)
         self._bytes = self._file.size
         if self._bytes > self._desk.config.scan_bytes:
@@ -325,9 +334,9 @@ class Intake:
         """Have received bytes and readouts counted."""
         total, readouts = self._bytes, self._stream.readouts
         self._live.update(bytes=total, readouts=readouts)
-        self._desk.post(
-            BytesReceived(self.scan_id, self.record.transport, total - self._reported[0], readouts - self._reported[1])
-        )
+        if not self._again:
+            more = total - self._reported[0], readouts - self._reported[1]
+            self._desk.post(BytesReceived(self.scan_id, self.record.transport, *more))
         self._reported = total, readouts
 
     def _fail(self, error: ReconError) -> None:

@@ -103,6 +103,7 @@ class ScanRecord:
     priority: Priority = Priority.ROUTINE
     name: str = ""
     idempotency_key: str = ""
+    group: str = ""  # of the HDF5 file that was sent, where the scan stands; "" for a stream
     created_s: float = 0.0
     header_s: float = 0.0
     received_s: float = 0.0

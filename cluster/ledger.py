@@ -14,15 +14,16 @@ from cluster.events import Priority, State
 from cluster.job import LogLine, ScanRecord
 
 _COLUMNS = tuple(item.name for item in fields(ScanRecord))
+_NAMES = ", ".join(f'"{name}"' for name in _COLUMNS)  # SQL has words of its own
 _SCHEMA = f"""
-CREATE TABLE IF NOT EXISTS scan ({", ".join(_COLUMNS)}, PRIMARY KEY (id)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS scan ({_NAMES}, PRIMARY KEY (id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS scan_state ON scan (state, id);
 CREATE INDEX IF NOT EXISTS scan_key ON scan (idempotency_key) WHERE idempotency_key <> '';
 CREATE TABLE IF NOT EXISTS log (scan, time_s, text);
 CREATE INDEX IF NOT EXISTS log_scan ON log (scan);
 """
-_SELECT = f"SELECT {', '.join(_COLUMNS)} FROM scan"
-_UPSERT = f"INSERT OR REPLACE INTO scan ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))})"
+_SELECT = f"SELECT {_NAMES} FROM scan"
+_UPSERT = f"INSERT OR REPLACE INTO scan ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))})"
 _FINAL = tuple(state.value for state in State if state.final)
 
 
@@ -43,6 +44,7 @@ class Ledger:
         self._connection.execute("PRAGMA journal_mode=WAL")
         self._connection.execute("PRAGMA synchronous=FULL")
         self._connection.executescript(_SCHEMA)
+        self._widen()
 
     def commit(self, records: Iterable[ScanRecord], lines: Iterable[LogLine] = ()) -> None:
         """Write `records` and `lines` in one transaction that is on disk when this returns."""
@@ -59,6 +61,15 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _widen(self) -> None:
+        """Give the table of an older version the columns that it lacks."""
+        there = {row[1] for row in self._connection.execute("PRAGMA table_info(scan)")}
+        defaults = _row(ScanRecord("", State.ACCEPTED, ""))
+        for name, default in zip(_COLUMNS, defaults, strict=True):
+            if name not in there:
+                value = "''" if default == "" else default
+                self._connection.execute(f'ALTER TABLE scan ADD COLUMN "{name}" DEFAULT {value}')
 
     def corrections(self, record: ScanRecord) -> dict[str, Any]:
         """The defaults of those fields of `record` whose values SQLite cannot hold."""

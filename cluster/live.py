@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from cluster.job import ScanRecord
-from cluster.results import ResultStore
+from cluster.results import ResultFile
 
 _WARNINGS = 50  # kept of one scan: frames that are each odd in their own way must not make it grow without end
 
@@ -18,18 +18,19 @@ _WARNINGS = 50  # kept of one scan: frames that are each odd in their own way mu
 class LiveScan:
     """One scan in flight: its record, its images so far. Safe to use from several threads."""
 
-    def __init__(self, record: ScanRecord, store: ResultStore, *, kept: int = 0) -> None:
-        """The scan goes on with the first `kept` images that it has, or begins without."""
+    def __init__(self, record: ScanRecord, results: ResultFile) -> None:
+        """The images of the scan go to `results`."""
         self.lock = threading.RLock()
         self.gate = threading.Lock()  # held while the scheduler is told of the scan, or of its end before that
         self.opened = False  # the scheduler knows it
         self.cancelled = False
         self.lines = 0  # log lines written
         self.broken = ""  # why its images cannot be kept
+        self.lasting_bytes = 0  # of its stream, what is needed when it has ended; 0 while that is not known
         self.unwritable = ""  # why the ledger could not hold its record
         self.ended = threading.Event()  # its final record is in the ledger
-        self.results = store.resume(record.id, most=kept) if kept else store.create(record.id)
-        self._record = replace(record, images=self.results.count)
+        self.results = results
+        self._record = replace(record, images=results.count)
 
     @property
     def record(self) -> ScanRecord:

@@ -14,6 +14,7 @@ from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
 from cluster.ledger import Ledger, lasting
 from cluster.live import Feed, LiveScan
 from cluster.loop import Stage, defect
+from cluster.results import Replacement
 from recon.errors import ReconError
 
 _log = logging.getLogger(__name__)
@@ -113,14 +114,19 @@ class Recorder:
 
     def _closed(self, live: LiveScan, state: State, *, reason: str) -> ScanRecord:
         """The final record; the images are on disk before it says so."""
-        if live.record.images:
+        if live.record.images or live.results.made:
             self._keep(live)
+        if isinstance(live.results, Replacement) and live.results.hidden:
+            _settle(live, live.results, state)
         if live.broken and state is not State.CANCELLED:
             state, reason = State.FAILED, f"its images cannot be kept ({live.broken}): free space and requeue it"
         if live.unwritable:
             state, reason = State.FAILED, live.unwritable
+        images = live.results.count
+        if live.results.hidden and images:
+            reason = f"{reason}; its images ({images}) are those of the run before"
         reason = reason[: self._config.log_line_chars]
-        return replace(live.record, state=state, reason=reason, finished_s=self._clock())
+        return replace(live.record, state=state, reason=reason, images=images, finished_s=self._clock())
 
     def _keep(self, live: LiveScan) -> None:
         """Have the images so far on the disk, or remember why not."""
@@ -227,11 +233,26 @@ class Recorder:
         self._feed.publish("state", pending.record, reason=pending.record.reason)
 
     def _finish(self, live: LiveScan, record: ScanRecord) -> None:
-        live.update(state=record.state, reason=record.reason, finished_s=record.finished_s)
+        live.update(state=record.state, reason=record.reason, images=record.images, finished_s=record.finished_s)
         try:
             self._ended(live, record)
         finally:
             live.close()
+
+
+def _settle(live: LiveScan, results: Replacement, state: State) -> None:
+    """Have the images of a run replace the earlier ones if it is as good, or gave more of them."""
+    # An incomplete scan can end in no better way.
+    good = state is State.DONE or results.made + (state is State.INCOMPLETE) > results.count
+    if live.broken or live.unwritable or not good:
+        results.drop()
+        return
+    try:
+        results.place()
+    except OSError as error:
+        live.broken = str(error)
+        if results.hidden:
+            results.drop()
 
 
 class Storer:
@@ -291,7 +312,8 @@ class Storer:
             return
         first_image_s = live.record.first_image_s or self._clock()
         record = live.update(images=live.results.count, first_image_s=first_image_s)
-        self._feed.publish("image", record)
+        if not live.results.hidden:
+            self._feed.publish("image", record)
         if stored:  # counted last: no scrape may tell of an image that nobody can read yet
             self._observe(ImagesStored(command.scan, command.frame, command.method, stored))
             self._counted[command.scan] = live

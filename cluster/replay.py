@@ -1,8 +1,13 @@
-"""A scan's raw bytes once more through assembly: after a restart, or because somebody asked."""
+"""A scan's raw data once more through assembly, after a restart or because somebody asked: its bytes, or its file."""
 
 from __future__ import annotations
 
-from cluster.intake import Reception
+from contextlib import closing
+from pathlib import Path
+
+from cluster.convert import convert
+from cluster.intake import Desk, Intake, Reception
+from cluster.live import LiveScan
 from recon.errors import FileError, ReconError
 
 
@@ -13,8 +18,7 @@ def replay(reception: Reception, *, complete: bool, reason: str) -> None:
     """
     reception.begin()
     try:
-        if complete or not _unread(reception):
-            _feed(reception)
+        _feed(reception)
         if reception.desk.stopping():
             return
         complete = complete or reception.stream.closed
@@ -25,10 +29,19 @@ def replay(reception: Reception, *, complete: bool, reason: str) -> None:
         reception.fail(error)
 
 
-def _unread(reception: Reception) -> bool:
-    """Whether the scan is a file whose reading into a stream has not begun."""
-    path = reception.desk.spool.path(reception.live.record.id)
-    return not path.exists() and path.with_suffix(".h5").exists()
+def reread(desk: Desk, live: LiveScan, path: Path) -> None:
+    """Make the stream of a scan's file at `path` anew; what there is of an earlier one is written over."""
+    intake = Intake(desk, live, again=True)
+    try:
+        with closing(convert(path, intake.get_buffer, desk.config, group=live.record.group)) as counts:
+            for count in counts:
+                if desk.stopping():
+                    intake.suspend()
+                    return
+                intake.received(count)
+        intake.finish()
+    except ReconError as error:
+        intake.fail(error)
 
 
 def _feed(reception: Reception) -> None:

@@ -6,8 +6,9 @@ import os
 import sys
 import threading
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Container, Hashable, Iterable, Iterator
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 
 from recon.errors import LimitError, WireError
@@ -15,6 +16,7 @@ from recon.mrd.wire import Decoder, ImageMessage, WireLimits, encode_image
 from recon.scan import Image
 
 _CHUNK_BYTES = 1 << 20
+_PART = ".part"  # ending of a file that is to replace another
 
 
 class ResultStore:
@@ -30,17 +32,35 @@ class ResultStore:
         return self.folder / f"{scan}.mrd"
 
     def create(self, scan: str) -> ResultFile:
-        """An empty file for the images of `scan`; an older one is replaced, whoever reads it keeps it.
+        """An empty file for the images of `scan`, a new one; raises OSError."""
+        return ResultFile(self.path(scan))
 
-        Raises OSError and then leaves the older one.
+    def replace(self, scan: str, *, earlier: int) -> Replacement:
+        """An empty file whose images are to take the place of the `earlier` ones of `scan`; raises OSError.
+
+        Its name is on the disk: whatever happens, the next server knows that the scan was to run again.
         """
-        file = ResultFile(self.path(scan).with_suffix(".part"))
+        file = Replacement(self._part(scan), self.path(scan), earlier=earlier)
         try:
-            file.rename(self.path(scan))
+            _sync_folder(self.folder)
         except OSError:
             file.remove()
             raise
         return file
+
+    def replacing(self, scan: str) -> bool:
+        """Whether a server left a file that was to replace the images of `scan`."""
+        return self._part(scan).exists()
+
+    def sweep(self, unfinished: Container[str]) -> list[str]:
+        """Remove what would replace the images of scans that are not `unfinished`; names the scans."""
+        left = [path for path in sorted(self.folder.glob(f"*{_PART}")) if path.stem not in unfinished]
+        for path in left:
+            path.unlink()
+        return [path.stem for path in left]
+
+    def _part(self, scan: str) -> Path:
+        return self.path(scan).with_suffix(_PART)
 
     def resume(self, scan: str, *, most: int = sys.maxsize) -> ResultFile:
         """The file that a server left as it ended, to go on with: its images stay, and are not kept twice when remade.
@@ -62,33 +82,24 @@ class ResultStore:
 
     def images(self, scan: str) -> Iterator[Image]:
         """The stored images of `scan`, in the order in which they were made."""
-        for message in self._messages(scan):
-            yield message.image
+        with suppress(FileNotFoundError), self.path(scan).open("rb", buffering=0) as file:
+            for message in self._messages(file):
+                yield message.image
 
     def encoded(self, scan: str, *, start: int = 0) -> Iterator[bytes]:
-        """The image messages of a scan that ended, from number `start` on."""
-        path = self.path(scan)
-        if not path.exists():
-            return
-        with path.open("rb") as file:
-            for first, last in _spans((message.offset for message in self._messages(scan)), path, start=start):
+        """The stored image messages of `scan` from number `start` on."""
+        with suppress(FileNotFoundError), self.path(scan).open("rb", buffering=0) as file:
+            edges = [message.offset for message in self._messages(file)]
+            edges.append(os.fstat(file.fileno()).st_size)
+            for first, last in zip(edges[start:-1], edges[start + 1 :], strict=True):
                 yield os.pread(file.fileno(), last - first, first)
 
-    def _messages(self, scan: str) -> Iterator[ImageMessage]:
-        if not self.path(scan).exists():
-            return
+    def _messages(self, file: FileIO) -> Iterator[ImageMessage]:
         decoder = Decoder(self._limits, buffer_bytes=_CHUNK_BYTES)
-        with self.path(scan).open("rb", buffering=0) as file:
-            while count := file.readinto(decoder.get_buffer()):
-                for message in decoder.received(count):
-                    if isinstance(message, ImageMessage):
-                        yield message
-
-
-def _spans(offsets: Iterable[int], path: Path, *, start: int) -> list[tuple[int, int]]:
-    """First and last byte of each message from number `start` on."""
-    edges = [*offsets, path.stat().st_size]
-    return list(zip(edges[start:-1], edges[start + 1 :], strict=True))
+        while count := file.readinto(decoder.get_buffer()):
+            for message in decoder.received(count):
+                if isinstance(message, ImageMessage):
+                    yield message
 
 
 class ResultFile:
@@ -104,12 +115,27 @@ class ResultFile:
         self._changed = threading.Condition()
         self._ended = False
         self._named = False  # the file's name is on the disk
-        self.synced = 0  # images known to be on the disk
+        self._synced = 0
+
+    @property
+    def made(self) -> int:
+        """Images in the file so far."""
+        return len(self._edges) - 1
 
     @property
     def count(self) -> int:
-        """Images stored so far."""
-        return len(self._edges) - 1
+        """Images of the scan that can be read."""
+        return self.made
+
+    @property
+    def synced(self) -> int:
+        """Of these, known to be on the disk."""
+        return self._synced
+
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody can read the images of this file yet."""
+        return False
 
     def append(self, images: Iterable[Image]) -> int:
         """Write `images` at the end, less those known already, and wake the readers; how many were written.
@@ -139,12 +165,12 @@ class ResultFile:
 
     def sync(self) -> None:
         """Return when the images so far, and the file's name, are on the disk; raises OSError."""
-        count = self.count
+        made = self.made
         os.fdatasync(self._fd)
         if not self._named:
             _sync_folder(self.path.parent)
             self._named = True
-        self.synced = count
+        self._synced = made
 
     def follow(self, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
         """Image messages from number `start` on as they are made, until the end or `timeout_s` without one."""
@@ -157,11 +183,6 @@ class ResultFile:
                 start += 1
         finally:
             os.close(fd)
-
-    def rename(self, path: Path) -> None:
-        """Give the file another name, which whatever bore it loses; raises OSError."""
-        self.path.replace(path)
-        self.path, self._named = path, False
 
     def close(self) -> None:
         """No more images come: readers stop after the last."""
@@ -179,8 +200,55 @@ class ResultFile:
 
     def _wait(self, number: int, timeout_s: float | None) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._ended or self.count > number, timeout_s)
-            return self.count > number
+            self._changed.wait_for(lambda: self._ended or self.made > number, timeout_s)
+            return self.made > number
+
+
+class Replacement(ResultFile):
+    """Images of a scan that runs again: nobody sees them before all are there and take the place of the earlier ones.
+
+    `settle` comes once, before `close`.
+    """
+
+    def __init__(self, path: Path, target: Path, *, earlier: int) -> None:
+        super().__init__(path)
+        self._target = target
+        self._earlier = earlier
+        self._placed = False
+
+    @property
+    def count(self) -> int:
+        """Images of the scan that can be read."""
+        return self.made if self._placed else self._earlier
+
+    @property
+    def synced(self) -> int:
+        """Of these, known to be on the disk."""
+        return self._synced if self._placed else self._earlier
+
+    @property
+    def hidden(self) -> bool:
+        """Whether nobody can read the images of this file yet."""
+        return not self._placed
+
+    def place(self) -> None:
+        """Have these images replace the earlier ones, on the disk too; raises OSError."""
+        self.sync()
+        self.path.replace(self._target)
+        self.path, self._placed = self._target, True
+        _sync_folder(self.path.parent)
+
+    def drop(self) -> None:
+        """The earlier images stay."""
+        with suppress(OSError):  # the next server sweeps it away
+            self.path.unlink()
+
+    def follow(self, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
+        """Image messages from number `start` on once these have replaced the earlier ones; none if they never do."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended, timeout_s)
+        if self._placed and self._ended:
+            yield from super().follow(start=start)
 
 
 def _name(image: Image) -> Hashable:

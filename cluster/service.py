@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +23,12 @@ from cluster.events import (
     Refused,
     ReplaceWorker,
     ScanCancelled,
-    ScanReceived,
     ScanRefused,
     StartBatch,
     State,
 )
 from cluster.folder import DataFolder
-from cluster.intake import Desk, Intake, Reception
+from cluster.intake import Desk, Intake
 from cluster.job import (
     ConflictError,
     DiskFullError,
@@ -43,13 +41,14 @@ from cluster.job import (
     no_descriptor,
 )
 from cluster.live import Feed, LiveScan, Subscription
-from cluster.loop import Loop, Stage, defect
+from cluster.loop import Loop, Stage
 from cluster.metrics import Metrics
 from cluster.recorder import Recorder, Storer
-from cluster.replay import replay
+from cluster.rerun import Reruns
+from cluster.results import ResultFile
 from cluster.scheduler import Rules, Scheduler
 from cluster.workers import Workers
-from recon.errors import FileError, RecipeError, ReconError, RefusedError
+from recon.errors import RecipeError, ReconError, RefusedError
 from recon.recipe import resolve
 from recon.scan import Image
 
@@ -99,12 +98,10 @@ class Service:
         self._recorder = self._make_recorder()
         self._storer = self._make_storer()
         self._loop = self._make_loop()
-        self._replays: Stage[tuple[LiveScan, ScanRecord]] = Stage(
-            "replay", self._replay, settle=self._give_up, capacity=config.max_scans_in_flight, tick_s=config.tick_s
-        )
         self._desk = self._make_desk()
+        self._reruns = Reruns(self._desk, self._data, enter=self._enter)
         self._stages: tuple[Stage[Any], ...] = (
-            self._replays,
+            self._reruns.stage,
             self._loop.stage,
             self._storer.stage,
             self._recorder.stage,
@@ -157,7 +154,7 @@ class Service:
         for stage in self._stages:
             stage.start()
         self.workers.start(self._loop.post)
-        self._resume()
+        self._reruns.take_up()
 
     @property
     def ready(self) -> bool:
@@ -184,7 +181,7 @@ class Service:
             )
             with self._lives_lock:
                 self._admit(request)
-                live = self._enter(record)
+                live = self._enter(record, partial(self._results.create, record.id))
         return Intake(self._desk, live)
 
     def lookup(self, idempotency_key: str) -> ScanRecord | None:
@@ -228,11 +225,10 @@ class Service:
             old = self.scan(scan_id)
             if scan_id in self._lives or not old.state.final:
                 raise _not_ended(old)
-            if not self._spool.path(scan_id).exists():
-                raise FileError(f"the raw data of scan {scan_id} are gone: send it again")
+            self._reruns.check(old)
             self._admit(None)
-            live = self._reopen(old)
-        self._again(live, old, line="requeued")
+            live = self._reruns.reopen(old)
+        self._reruns.begin(live, old, line="requeued")
         return live.record
 
     def log(self, scan_id: str) -> list[LogLine]:
@@ -243,9 +239,7 @@ class Service:
     def raw_path(self, scan_id: str) -> Path:
         """The file of a scan's raw data, exactly as received."""
         self.scan(scan_id)
-        path = self._spool.path(scan_id)
-        upload = path.with_suffix(".h5")
-        return upload if upload.exists() else path
+        return self._spool.raw(scan_id)
 
     def images(self, scan_id: str) -> Iterator[Image]:
         """The images stored so far."""
@@ -255,11 +249,21 @@ class Service:
     def follow(self, scan_id: str, *, start: int = 0, timeout_s: float | None = None) -> Iterator[bytes]:
         """Encoded image messages from number `start` on, as they are made; ends when the scan has ended.
 
-        Ends as well after `timeout_s` without a new image.
+        Ends as well after `timeout_s` without a new image. Those of a scan that runs again come when all are there.
         """
         self.scan(scan_id)
         live = self._lives.get(scan_id)
-        return live.results.follow(start=start, timeout_s=timeout_s) if live else self._stored(scan_id, start)
+        if live is None:
+            return self._results.encoded(scan_id, start=start)
+        return live.results.follow(start=start, timeout_s=timeout_s)
+
+    def stored(self, scan_id: str, *, start: int = 0) -> Iterator[bytes]:
+        """Encoded image messages from number `start` on that can be read now; while a scan runs again, the earlier."""
+        self.scan(scan_id)
+        live = self._lives.get(scan_id)
+        if live is None or live.results.hidden:
+            return self._results.encoded(scan_id, start=start)
+        return live.results.follow(start=start, timeout_s=0.0)
 
     def events(self, scan_id: str | None = None, *, after: str = "") -> Subscription:
         """What happens to one scan or to all: from now on, or behind the event with the id `after`."""
@@ -342,10 +346,10 @@ class Service:
             self.refused(Refused.DISK)
             raise
 
-    def _enter(self, record: ScanRecord) -> LiveScan:
+    def _enter(self, record: ScanRecord, results: Callable[[], ResultFile]) -> LiveScan:
         """The scan among those in flight; raises RefusedError when there can be no file for its images."""
         try:
-            live = LiveScan(record, self._results)
+            live = LiveScan(record, results())
         except OSError as error:
             _log.exception("the images of scan %s cannot be kept", record.id)
             busy = no_descriptor(error, "keep the images of a scan")
@@ -357,25 +361,6 @@ class Service:
             raise DiskFullError(words, retry_after_s=60.0) from error
         self._lives[record.id] = live
         return live
-
-    def _reopen(self, old: ScanRecord) -> LiveScan:
-        """A scan that has ended, in flight again without images; raises RefusedError and then leaves it as it was."""
-        fresh = _fresh(old)
-        # Before its images go: whatever stops the server now, no record counts images that are not there.
-        self._rewrite(fresh)
-        try:
-            return self._enter(fresh)
-        except RefusedError:
-            self._rewrite(old)
-            raise
-
-    def _rewrite(self, record: ScanRecord) -> None:
-        """Have the record of a scan that is not in flight on disk; raises RefusedError."""
-        try:
-            self._ledger.commit([record])
-        except sqlite3.Error as error:
-            words = f"the ledger cannot be written ({error}): check the server's disk, then requeue the scan"
-            raise DiskFullError(words, retry_after_s=60.0) from error
 
     def _stop(self, live: LiveScan, event: ScanCancelled) -> None:
         """Have a scan end before its time, whether or not the scheduler knows it yet."""
@@ -396,13 +381,18 @@ class Service:
     def _ended(self, live: LiveScan, record: ScanRecord) -> None:
         if live.opened:
             self._metrics.observe(FinishScan(record.id, record.state, record.reason))
+        self._trim(live)
         self._forget(live)
+
+    def _trim(self, live: LiveScan) -> None:
+        """Of a scan that was sent as a file, keep the file: its stream can be made again."""
+        try:
+            self._spool.trim(live.record.id, live.lasting_bytes)
+        except OSError as error:
+            _log.warning("scan %s: the stream made of its file stays (%s)", live.record.id, error.strerror)
 
     def _forget(self, live: LiveScan) -> None:
         self._lives.pop(live.record.id, None)
-
-    def _stored(self, scan_id: str, start: int) -> Iterator[bytes]:
-        return self._results.encoded(scan_id, start=start)
 
     def _queue(self) -> dict[str, int]:
         queue: dict[str, int] = self._loop.look()["queue"]
@@ -410,37 +400,6 @@ class Service:
 
     def _wait_for_room(self) -> bool:
         return self._loop.wait_for_room(self.config.max_frames_queued, timeout_s=self.config.tick_s)
-
-    def _resume(self) -> None:
-        known = self._ledger.ids()
-        orphans = [
-            ScanRecord(path.stem, State.RECEIVING, _door(path), created_s=path.stat().st_mtime)
-            for path in sorted(self._spool.folder.iterdir())
-            if path.suffix in (".mrd", ".h5") and path.stem not in known
-        ]
-        for old in {old.id: old for old in [*self._ledger.unfinished(), *orphans]}.values():
-            # After a restart of the machine those that the ledger counts: they were on the disk before it did.
-            kept = sys.maxsize if self._data.intact else old.images
-            live = self._lives[old.id] = LiveScan(_fresh(old), self._results, kept=kept)
-            self._again(live, old, line="taken up after a restart")
-
-    def _again(self, live: LiveScan, old: ScanRecord, *, line: str) -> None:
-        self._recorder.write(live, line)
-        self._replays.put((live, old))
-
-    def _replay(self, item: tuple[LiveScan, ScanRecord]) -> None:
-        live, old = item
-        reason = old.reason or "the server stopped while the scan was coming in"
-        replay(Reception(self._desk, live), complete=old.complete, reason=reason)
-
-    def _give_up(self, item: tuple[LiveScan, ScanRecord], error: Exception) -> None:
-        """End a scan that met a defect on its way into the scheduler."""
-        live = item[0]
-        reason = str(error) if isinstance(error, ReconError) else defect(error)
-        if live.opened:
-            self._loop.post(ScanReceived(live.record.id, False, live.record.frames, reason, failed=True))
-        else:
-            self._recorder.end(live, State.FAILED, reason=reason)
 
 
 class Do:
@@ -479,22 +438,3 @@ def _not_ended(record: ScanRecord) -> ConflictError:
     if record.state.final:  # its last lines wait for the ledger, or it has just been asked for once more
         return ConflictError(f"{said}, but its record is still being written: ask again in a moment", retry_after_s=1.0)
     return ConflictError(f"{said}, only one that has ended can run again: wait for it, or cancel it")
-
-
-def _door(path: Path) -> str:
-    """The transport over which spooled data without a record came; only files are known to come over HTTP."""
-    return "http" if path.with_suffix(".h5").exists() else "tcp"
-
-
-def _fresh(old: ScanRecord) -> ScanRecord:
-    """The record of a scan that runs again."""
-    return replace(
-        old,
-        state=State.ACCEPTED if old.complete else State.RECEIVING,
-        first_image_s=0.0,
-        finished_s=0.0,
-        frames=0,
-        images=0,
-        reason="",
-        warnings=(),
-    )

@@ -23,6 +23,8 @@ from recon.errors import FileError, RefusedError
 from recon.mrd.wire import Decoder, WaveformMessage, WireLimits, view_run
 from recon.scan import READOUT_HEAD, Readouts, Waveform
 
+_COPY_BYTES = 1 << 20
+_PART = ".part"  # ending of what is being made
 _MESSAGE_BYTES = 2 + READOUT_HEAD.itemsize  # id and head of an acquisition message
 
 
@@ -48,11 +50,27 @@ class Spool:
         """Where the raw bytes of `scan` are."""
         return self.folder / f"{scan}.mrd"
 
-    def create(self, scan: str) -> SpoolFile:
-        """A new, empty file for `scan`; raises RefusedError when the disk cannot be trusted, is full, or refuses."""
+    def upload(self, scan: str) -> Path:
+        """Where the file is that was sent as `scan`, if it was one and came in whole."""
+        return self.folder / f"{scan}.h5"
+
+    def upload_part(self, scan: str) -> Path:
+        """Where that file is while it comes in, and for ever if the rest never came."""
+        return self.folder / f"{scan}.part.h5"
+
+    def raw(self, scan: str) -> Path:
+        """Where the data of `scan` are as they were received."""
+        places = self.upload(scan), self.upload_part(scan), self.path(scan)
+        return next((path for path in places if path.exists()), places[-1])
+
+    def create(self, scan: str, *, again: bool = False) -> SpoolFile:
+        """A new file for `scan`, or its old one, to be written `again` from its start with the same bytes.
+
+        Raises RefusedError when the disk cannot be trusted, is full, or refuses.
+        """
         self.check()
         try:
-            file = SpoolFile(self, scan)
+            file = SpoolFile(self, scan, again=again)
         except OSError as error:
             raise _refusal(error, scan) from error
         self._open[scan] = file
@@ -83,6 +101,28 @@ class Spool:
         with self._counting:
             self._closed_bytes += count
 
+    def trim(self, scan: str, keep_bytes: int) -> None:
+        """Keep only the start of a stream that can be made again from the scan's file; raises OSError.
+
+        Whoever has mapped the whole one keeps it.
+        """
+        path = self.path(scan)
+        if scan in self._open or not self.upload(scan).exists() or not path.exists():
+            return
+        excess = path.stat().st_size - keep_bytes
+        if keep_bytes and excess > 0:
+            _copy_start(path, path.with_suffix(_PART), count=keep_bytes)
+            path.with_suffix(_PART).replace(path)
+            self.kept(-excess)
+
+    def sweep(self) -> list[str]:
+        """Remove what a server that was killed left half made, none may be in use; the names."""
+        left = sorted(self.folder.glob(f"*{_PART}"))
+        for path in left:
+            self.kept(-path.stat().st_size)
+            path.unlink()
+        return [path.name for path in left]
+
     def request_sync(self, file: SpoolFile) -> None:
         """Have `file`'s written bytes sent to the disk by the background thread."""
         self._asked.put(file)
@@ -106,12 +146,13 @@ class Spool:
 class SpoolFile:
     """One scan's raw bytes; used by the one thread that receives the scan."""
 
-    def __init__(self, spool: Spool, scan: str) -> None:
+    def __init__(self, spool: Spool, scan: str, *, again: bool = False) -> None:
         self.scan = scan
         self.path = spool.path(scan)
         self.size = 0
         self._spool = spool
-        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | (0 if again else os.O_EXCL), 0o640)
+        spool.kept(-os.fstat(self._fd).st_size)  # it counts as an open one from now on
         self._asked = 0  # bytes whose sync was asked for
         self._durable = 0
         self._pending = 0  # requests that the background thread has not answered
@@ -237,9 +278,20 @@ class SpoolFile:
         with self._changed:
             self._changed.wait_for(lambda: self._pending == 0)
         if self._fd >= 0:
+            self.size = os.fstat(self._fd).st_size  # of one that is written again the end may be an older one
             os.close(self._fd)
             self._fd = -1
             self._spool.released(self, removed=removed)
+
+
+def _copy_start(path: Path, target: Path, *, count: int) -> None:
+    """The first `count` bytes of `path`, on the disk as `target`."""
+    with path.open("rb") as source, target.open("wb") as copy:
+        while count and (piece := source.read(min(count, _COPY_BYTES))):
+            copy.write(piece)
+            count -= len(piece)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _refusal(error: OSError, scan: str, *, size: int = 0) -> RefusedError:

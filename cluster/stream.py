@@ -98,6 +98,13 @@ class ScanStream:
         """Bytes consumed as whole messages."""
         return self._decoder.position
 
+    @property
+    def lasting_bytes(self) -> int:
+        """Where all has come that is needed when the scan has ended: its header, and noise that serves later scans."""
+        noise = self._noise_found[1] if self._noise_found else None
+        own = noise.extents if noise and noise.spool == self._spool else ()
+        return max(extent.offset + extent.bytes for extent in (self._header_extent, *own))
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes go."""
         return self._decoder.get_buffer()

@@ -446,7 +446,8 @@ async def _images(context: Context, scan: str, start: int, *, follow: bool) -> A
     while True:
         # The record first: what was stored by the end of the scan is then among the images below.
         record = await _waiting(context, partial(service.scan, scan))
-        stored = await _waiting(context, partial(service.follow, scan, start=start, timeout_s=slice_s))
+        ask = partial(service.follow, timeout_s=slice_s) if follow else service.stored
+        stored = await _waiting(context, partial(ask, scan, start=start))
         while data := await _waiting(context, partial(next, stored, b"")):
             yield data
             start, quiet_s = start + 1, 0.0

@@ -28,7 +28,7 @@ _FOLDERS = "images-"  # how the names of our folders in the data folder begin
 
 def image(service: Service, scan: str, number: int) -> Image:
     """Image `number` (from 0) of `scan`; raises NotFoundError."""
-    for data in service.follow(scan, start=number, timeout_s=0.0):
+    for data in service.stored(scan, start=number):
         for message in Decoder(wire_limits(service.config)).feed(data):
             if isinstance(message, ImageMessage):
                 return message.image

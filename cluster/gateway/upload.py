@@ -6,17 +6,18 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from cluster.config import ClusterConfig
-from cluster.gateway.convert import convert
+from cluster.convert import convert
 from cluster.gateway.limits import Deadlines
 from cluster.intake import Intake
 from cluster.job import DiskFullError, ScanRecord, no_descriptor
 from recon.errors import InputError, LimitError, ReconError, RefusedError
+from recon.mrd.hdf5 import GROUP
 
 _BUFFER_BYTES = 1 << 20
 
@@ -84,20 +85,21 @@ def broken(upload: Upload, reason: str) -> InputError:
 
 
 class Hdf5Upload:
-    """A body that is an ISMRMRD file: kept as it is at `path`, read when it is complete."""
+    """A body that is an ISMRMRD file: kept as it is, at `path` once it is complete, and then read."""
 
     def __init__(self, intake: Intake, path: Path, config: ClusterConfig, *, group: str = "") -> None:
         """Raises RefusedError, written into the scan's record, when the file cannot be opened."""
-        intake.keep()
         self._intake = intake
         self._path = path
-        self._group = group
+        self._part = path.with_suffix(".part" + path.suffix)
+        self._group = group or GROUP
         self._config = config
         self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._bytes = 0
         self._fd = -1
         with self._recorded():
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+            intake.keep(self._group)
+            self._fd = os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     def get_buffer(self) -> memoryview:
         """Where the next bytes go."""
@@ -119,21 +121,24 @@ class Hdf5Upload:
     def finish(self) -> ScanRecord:
         """The body is complete; returns when file and scan are on disk. Raises ReconError."""
         with self._recorded():
-            self._settle()
-            for count in convert(self._path, self._intake.get_buffer, self._config, group=self._group):
-                self._intake.received(count)
+            self._settle(whole=True)
+            with closing(convert(self._path, self._intake.get_buffer, self._config, group=self._group)) as counts:
+                for count in counts:
+                    self._intake.received(count)
         return self._intake.finish()
 
     def abort(self, reason: str) -> None:
         """The sender left or was too slow; what came is kept."""
         with self._recorded():
-            self._settle()
+            self._settle(whole=False)
         self._intake.abort(reason)
 
-    def _settle(self) -> None:
-        """Have the file and its name on disk."""
+    def _settle(self, *, whole: bool) -> None:
+        """Have the file and its name on disk; by its name the next server knows that it is whole."""
         os.fsync(self._fd)
         self._close()
+        if whole:
+            self._part.replace(self._path)
         folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)

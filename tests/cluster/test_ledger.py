@@ -25,6 +25,7 @@ FULL = ScanRecord(
     priority=Priority.STAT,
     name="knee",
     idempotency_key="k1",
+    group="dataset",
     created_s=1.5,
     header_s=2.5,
     received_s=3.5,
@@ -53,6 +54,24 @@ def test_record_comes_back_as_it_was(ledger: Ledger) -> None:
     ledger.commit([FULL])
     assert ledger.scan("01A") == FULL
     assert ledger.scan("01B") is None
+
+
+def test_the_file_of_an_older_version_is_widened(tmp_path: Path) -> None:
+    old = sqlite3.connect(tmp_path / "ledger.sqlite")
+    names = [item.name for item in fields(ScanRecord) if item.name != "group"]
+    old.execute(f"CREATE TABLE scan ({', '.join(names)}, PRIMARY KEY (id)) WITHOUT ROWID")
+    values = {"id": "01A", "state": "done", "transport": "http", "priority": 1, "warnings": "[]"}
+    old.execute(f"INSERT INTO scan ({', '.join(values)}) VALUES (?, ?, ?, ?, ?)", tuple(values.values()))
+    old.commit()
+    old.close()
+    for _ in range(2):  # the second finds it done
+        ledger = Ledger(tmp_path / "ledger.sqlite")
+        found = ledger.scan("01A")
+        assert found is not None and (found.state, found.group) == (State.DONE, "")
+        ledger.commit([FULL])
+        assert ledger.scan("01A") == FULL
+        ledger.commit([replace(FULL, state=State.DONE, group="")])
+        ledger.close()
 
 
 def test_later_record_replaces_the_earlier(ledger: Ledger) -> None:

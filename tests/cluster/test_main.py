@@ -19,7 +19,7 @@ import pytest
 
 from cluster.__main__ import GROUP, main, make_parser
 from cluster.exits import status_of
-from cluster.job import FailedError, NotFoundError
+from cluster.job import FailedError, NotFoundError, ScanRequest
 from recon import __version__
 from recon.errors import (
     DeviceError,
@@ -242,8 +242,19 @@ def test_log_cancel_and_requeue(server: Running, file: Path, capsys: pytest.Capt
     assert main(["cancel", scan, "--server", server.http]) == 0
     assert capsys.readouterr().out == f"{scan} done\n"
     assert main(["requeue", scan, "--server", server.http]) == 0
-    assert capsys.readouterr().out.startswith(f"{scan} ")
+    assert capsys.readouterr().out == f"{scan} accepted, its file is read once more\n"
     assert server.service.wait(scan, 30.0).images == 2
+
+
+def test_requeue_says_what_there_is_of_an_incomplete_scan(server: Running, capsys: pytest.CaptureFixture[str]) -> None:
+    intake = server.service.open_scan(ScanRequest("tcp"))
+    intake.feed(scans.stream(scans.frames(3))[:-3000])
+    intake.abort("the sender left")
+    record = server.service.wait(intake.scan_id, 30.0)
+    assert main(["requeue", record.id, "--server", server.http]) == 0
+    said = f"incomplete: {record.readouts} readouts came; reconstructing what there is"
+    assert capsys.readouterr().out == f"{record.id} accepted, {said}\n"
+    assert server.service.wait(record.id, 30.0).state.value == "incomplete"
 
 
 def test_each_subcommand_has_help(capsys: pytest.CaptureFixture[str]) -> None:

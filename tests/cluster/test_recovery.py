@@ -5,21 +5,26 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import h5py
 import pytest
 
 from cluster.events import State
 from cluster.job import ScanRequest
 from cluster.ledger import Ledger
-from cluster.results import ResultFile, ResultStore
+from cluster.results import ResultFile
 from cluster.workers import ThreadWorkers
-from recon.mrd.header import write_header
+from recon.errors import FileError
+from recon.mrd.hdf5 import stream_scan, write_scan
+from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import Decoder, encode_config_file, encode_header, encode_text
+from recon.scan import Scan
 from tests.cluster import scans
 from tests.cluster.test_service import NoWorkers, by_repetition, log_of, wait_until
 
@@ -122,34 +127,55 @@ def test_lost_raw_data_are_said_to_be_lost(tmp_path: Path) -> None:
     assert f"the raw data of scan {scan} cannot be read" in record.reason
 
 
-class PowerLoss(Exception):
-    """The server's machine stops here."""
+REQUEUE = """
+import os, signal, sys
+from pathlib import Path
+from cluster.ledger import Ledger
+from tests.cluster import scans
+from tests.cluster.test_recovery import DATA
+from tests.cluster.test_service import NoWorkers
+when, commit = sys.argv[2], Ledger.commit
+def dying(ledger, records, lines=()):
+    if when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    commit(ledger, records, lines)
+    os.kill(os.getpid(), signal.SIGKILL)
+with scans.serving(Path(sys.argv[1]), NoWorkers()) as service:
+    (record,) = service.scans()
+    Ledger.commit = dying
+    service.requeue(record.id)
+"""
 
 
-@pytest.mark.parametrize("gone", [False, True])
-def test_power_loss_while_a_scan_is_requeued(tmp_path: Path, gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before or after its images are `gone`: no record counts what is not there, and the next server goes on."""
-    create = ResultStore.create
+def child(program: str, *words: object, status: int = -signal.SIGKILL) -> str:
+    """What a Python process says before it ends with `status`."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program, *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert ended.returncode == status, ended.stderr
+    return ended.stdout
 
-    def lose(store: ResultStore, scan: str) -> ResultFile:
-        if gone:
-            create(store, scan)
-        raise PowerLoss
 
-    with scans.serving(tmp_path) as service:
-        scan = scans.run(service, DATA).id
-        with monkeypatch.context() as patch, pytest.raises(PowerLoss):
-            patch.setattr(ResultStore, "create", lose)
-            service.requeue(scan)
-    (tmp_path / "boot").write_text("of yesterday", encoding="ascii")
-    ledger = Ledger(tmp_path / "ledger.sqlite")
-    left = ledger.scan(scan)
-    ledger.close()
-    assert left is not None
-    assert (left.state, left.images) == (State.ACCEPTED, 0)
-    with scans.serving(tmp_path) as service:
-        record = service.wait(scan, 30.0)
-        assert (record.state, record.images, len(list(service.images(scan)))) == (State.DONE, 3, 3)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_while_a_scan_is_requeued(tmp_path: Path, when: str, caplog: pytest.LogCaptureFixture) -> None:
+    """`before` or `after` it is written down that it runs again: it is as it was, or it does run again."""
+    with scans.serving(tmp_path, ThreadWorkers(["first"], scans.settings())) as service:
+        before = scans.run(service, DATA)
+    child(REQUEUE, tmp_path, when)
+    part = tmp_path / "results" / f"{before.id}.part"
+    assert part.exists()
+    with caplog.at_level("INFO"), scans.serving(tmp_path, NoWorkers()) as service:
+        left = service.scan(before.id)
+        assert (left.state, left.images) == (State.DONE if when == "before" else State.ACCEPTED, 3)
+        assert [image.provenance.worker for image in service.images(before.id)] == ["first"] * 3
+    swept = f"scan {before.id}: the empty file of a run that never began is removed"
+    assert (swept in caplog.messages, part.exists()) == (when == "before", when == "after")
+    with scans.serving(tmp_path, ThreadWorkers(["second"], scans.settings())) as service:
+        record = service.wait(before.id, 30.0)
+        workers = {image.provenance.worker for image in service.images(before.id)}
+        assert (record.state, record.images) == (State.DONE, 3)
+        assert workers == {"first" if when == "before" else "second"}
+    assert not part.exists()
 
 
 PROGRAM = """
@@ -213,9 +239,70 @@ def test_a_file_whose_upload_was_cut_off_is_an_incomplete_scan(tmp_path: Path, k
     with scans.serving(tmp_path) as service:
         record = service.wait(scan, 30.0)
         raw = service.raw_path(scan)
+        with pytest.raises(FileError, match=f"only a part of the file of scan {scan} came, which nobody can read: "):
+            service.requeue(scan)
     assert (record.state, record.transport, record.name) == (State.INCOMPLETE, "http", "a file" if known else "")
     assert record.reason == "the server stopped while the scan was coming in"
-    assert (raw.name, raw.read_bytes()) == (f"{scan}.h5", b"x" * 1000)
+    assert (raw.name, raw.read_bytes()) == (f"{scan}.part.h5", b"x" * 1000)
+
+
+CONVERTING = """
+import os, signal, sys
+from pathlib import Path
+from cluster.gateway.upload import Hdf5Upload, feed
+from cluster.job import ScanRequest
+from cluster.spool import SpoolFile
+from tests.cluster import scans
+from tests.cluster.test_service import NoWorkers
+with scans.serving(Path(sys.argv[1]), NoWorkers()) as service:
+    intake = service.open_scan(ScanRequest("http"))
+    upload = Hdf5Upload(intake, service.config.spool_folder / f"{intake.scan_id}.h5", service.config, group="other")
+    feed(upload, Path(sys.argv[2]).read_bytes())
+    append = SpoolFile.append
+    def dying(file, data):
+        append(file, data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    SpoolFile.append = dying
+    print(intake.scan_id, flush=True)
+    upload.finish()
+"""
+
+
+def other_group(path: Path, count: int) -> bytes:
+    """An ISMRMRD file of `count` frames whose scan stands in the group `other`."""
+    header = parse_header(write_header(scans.header(repetitions=count)))
+    write_scan(path, Scan(header, tuple(scans.frames(count))))
+    with h5py.File(path, "a") as file:
+        file.move("dataset", "other")
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("fate", ["ended", "spoiled"])
+def test_a_file_that_was_half_read_is_read_again(tmp_path: Path, fate: str) -> None:
+    content = other_group(tmp_path / "scan.h5", 3)
+    data = tmp_path / "data"
+    scan = child(CONVERTING, data, tmp_path / "scan.h5").strip()
+    spool = data / "spool"
+    half = (spool / f"{scan}.mrd").read_bytes()
+    whole = b"".join(bytes(piece) for piece in stream_scan(tmp_path / "scan.h5", group="other"))
+    assert 0 < len(half) < len(whole) and whole.startswith(half)
+    if fate == "spoiled":
+        (spool / f"{scan}.h5").write_bytes(content[: len(content) // 2])
+    with scans.serving(data) as service:
+        record = service.wait(scan, 30.0)
+        found = by_repetition(service, scan)
+        raw = service.raw_path(scan).read_bytes()
+        counted = service.metrics_text().decode()
+    assert record.group == "other"
+    if fate == "spoiled":
+        assert (record.state, record.images) == (State.FAILED, 0)
+        assert "HDF5" in record.reason
+        return
+    assert (record.state, record.complete, record.images, record.bytes) == (State.DONE, True, 3, len(whole))
+    assert raw == content
+    assert "recon_readouts_total 0.0" in counted  # it was received before
+    for image, readouts in zip(found, FRAMES, strict=True):
+        scans.assert_true(image.pixels[0, 0], readouts)
 
 
 POWER = """

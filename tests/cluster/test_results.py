@@ -115,18 +115,45 @@ def test_a_file_that_cannot_be_replaced_stays(store: ResultStore) -> None:
     old.close()
     (store.folder / "a.part").mkdir()
     with pytest.raises(IsADirectoryError):
-        store.create("a")
+        store.replace("a", earlier=1)
     assert numbers(store.encoded("a")) == [7]
 
 
 def test_new_run_leaves_readers_of_the_old_one_alone(store: ResultStore) -> None:
     old = store.create("a")
-    old.append([image(7)])
-    reader = old.follow()
-    assert numbers(iter([next(reader)])) == [7]
-    new = store.create("a")
-    new.append([image(8)])
+    old.append([image(7), image(6)])
     old.close()
+    reader = store.encoded("a")
+    first = next(reader)
+    new = store.replace("a", earlier=2)
+    new.append([image(8)])
+    assert (new.made, new.count, new.synced, new.hidden) == (1, 2, 2, True)
+    assert list(new.follow(timeout_s=0.01)) == []
+    assert numbers(store.encoded("a")) == [7, 6]
+    assert [found.counters.repetition for found in store.images("a")] == [7, 6]
+    new.place()
     new.close()
-    assert list(reader) == []
-    assert numbers(store.encoded("a")) == [8]
+    assert (new.made, new.count, new.synced, new.hidden) == (1, 1, 1, False)
+    assert numbers(iter([first, *reader])) == [7, 6]  # what it had begun to read
+    assert numbers(store.encoded("a")) == numbers(new.follow()) == [8]
+    assert not store.replacing("a")
+
+
+def test_a_run_that_is_dropped_leaves_the_old_images(store: ResultStore) -> None:
+    old = store.create("a")
+    old.append([image(7)])
+    old.close()
+    new = store.replace("a", earlier=1)
+    new.append([image(8)])
+    new.drop()
+    new.close()
+    assert (new.count, new.hidden, store.replacing("a")) == (1, True, False)
+    assert list(new.follow()) == []
+    assert numbers(store.encoded("a")) == [7]
+
+
+def test_what_never_replaced_anything_is_swept_away(store: ResultStore) -> None:
+    for scan in ("a", "b"):
+        store.replace(scan, earlier=0)
+    assert store.sweep({"b"}) == ["a"]
+    assert (store.replacing("a"), store.replacing("b")) == (False, True)

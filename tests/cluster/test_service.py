@@ -248,7 +248,7 @@ def test_a_stream_without_a_header_is_refused_and_recorded(
     intake = service.open_scan(ScanRequest("http"))
     with pytest.raises(kind) as caught:
         intake.feed(data)
-        intake.keep()
+        intake.keep("dataset")
         intake.finish()
     record = service.wait(intake.scan_id, 30.0)
     assert (record.state, record.reason) == (State.FAILED, str(caught.value))
@@ -475,6 +475,72 @@ def test_requeue_runs_a_scan_again_with_the_same_images(service: Service) -> Non
     assert "requeued" in log_of(service, first.id)
 
 
+def numbers(messages: Iterator[bytes]) -> list[int]:
+    decoder = Decoder()
+    found = [message for data in messages for message in decoder.feed(data)]
+    return sorted(message.image.counters.repetition for message in found if isinstance(message, ImageMessage))
+
+
+def test_images_stay_while_a_scan_runs_again_and_if_it_is_stopped(tmp_path: Path) -> None:
+    with scans.serving(tmp_path) as service:
+        scan = scans.run(service, scans.stream(scans.frames(3))).id
+    with scans.serving(tmp_path, NoWorkers()) as service:
+        assert (service.requeue(scan).state, service.scan(scan).images) == (State.ACCEPTED, 3)
+        assert numbers(service.stored(scan)) == [0, 1, 2]
+        assert numbers(service.stored(scan, start=3)) == []
+        assert len(list(service.images(scan))) == 3
+        assert list(service.follow(scan, timeout_s=0.05)) == []  # who waits for this run's images gets no others
+        record = service.cancel(scan)
+        assert (record.state, record.images) == (State.CANCELLED, 3)
+        assert record.reason == "cancelled on request; its images (3) are those of the run before"
+        assert numbers(service.follow(scan)) == numbers(service.stored(scan)) == [0, 1, 2]
+
+
+def test_a_later_run_that_fails_leaves_the_images_and_says_why(service: Service) -> None:
+    data = scans.stream(scans.frames(3))
+    before = scans.run(service, data)
+    images = (service.config.results_folder / f"{before.id}.mrd").read_bytes()
+    raw = service.raw_path(before.id)
+    raw.write_bytes(data[: len(data) // 2])  # one frame, and a half
+    waiting = service.follow(before.id)
+    service.requeue(before.id)
+    record = service.wait(before.id, 30.0)
+    assert (record.state, record.images) == (State.FAILED, 3)
+    assert record.reason.startswith("the stream stops inside the acquisition message")
+    assert record.reason.endswith("; its images (3) are those of the run before")
+    assert (service.config.results_folder / f"{before.id}.mrd").read_bytes() == images
+    assert numbers(waiting) == [0, 1, 2]
+    raw.write_bytes(data)
+    service.requeue(before.id)
+    record = service.wait(before.id, 30.0)
+    assert (record.state, record.images, record.reason) == (State.DONE, 3, "")
+
+
+def test_a_later_run_that_fails_with_more_images_keeps_those(service: Service) -> None:
+    data = two_frames_then(BAD)
+    before, _ = scans.try_run(service, data)
+    assert (before.state, before.images) == (State.FAILED, 2)
+    more = scans.stream(scans.frames(3), close=False) + BAD
+    service.raw_path(before.id).write_bytes(more)
+    service.requeue(before.id)
+    record = service.wait(before.id, 30.0)
+    assert (record.state, record.images) == (State.FAILED, 3)
+    assert record.reason.startswith("unknown message id 77") and record.reason.endswith("correct the sender")
+    assert numbers(service.stored(before.id)) == [0, 1, 2]
+
+
+def test_an_incomplete_scan_runs_again_with_what_there_is(service: Service) -> None:
+    intake = service.open_scan(ScanRequest("tcp"))
+    intake.feed(scans.stream(scans.frames(3))[:-3000])
+    intake.abort("the sender left")
+    before = service.wait(intake.scan_id, 30.0)
+    again = service.requeue(before.id)
+    assert (again.state, again.complete, again.readouts) == (State.ACCEPTED, False, before.readouts)
+    record = service.wait(before.id, 30.0)
+    assert (record.state, record.images, record.reason) == (State.INCOMPLETE, 2, "the sender left")
+    assert numbers(service.stored(before.id)) == [0, 1]
+
+
 def test_requeue_needs_an_end_and_raw_data(waiting: Service) -> None:
     intake = waiting.open_scan(ScanRequest("tcp"))
     intake.feed(scans.stream(scans.frames(1)))
@@ -490,7 +556,7 @@ def test_requeue_needs_an_end_and_raw_data(waiting: Service) -> None:
 def test_requeue_of_a_scan_whose_end_is_not_written_yet(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     done = scans.run(service, scans.stream(scans.frames(1)))
     monkeypatch.setattr("cluster.service._END_WAIT_S", 0.01)
-    service._lives[done.id] = LiveScan(done, service._results, kept=1)
+    service._lives[done.id] = LiveScan(done, service._results.resume(done.id))
     with pytest.raises(ConflictError, match=r"is done, but its record is still being written: ask again in a moment$"):
         service.requeue(done.id)
     del service._lives[done.id]

@@ -30,7 +30,7 @@ from cluster.sources import MRD_TYPE
 from recon.errors import FileError, PackageError
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
-from recon.mrd.wire import Close, Decoder, ImageMessage, Text
+from recon.mrd.wire import Close, Decoder, HeaderXml, ImageMessage, Text
 from recon.scan import Image, Scan
 from tests.cluster import scans
 from tests.end_to_end.running import Running, eventually, running
@@ -208,9 +208,16 @@ def test_an_hdf5_file(server: Running, http: httpx.Client, tmp_path: Path) -> No
     content, before = hdf5(tmp_path / "scan.h5"), spool_bytes(http)
     answer = http.post("/v1/scans?method=fft", content=content, headers=HDF5)
     assert answer.status_code == 201, answer.text
-    assert spool_bytes(http) - before == len(content) + answer.json()["bytes"]  # the file, and the stream out of it
     record = server.service.wait(answer.json()["scan"], 30.0)
-    assert (record.state, record.images) == (State.DONE, 2)
+    assert (record.state, record.images, record.group) == (State.DONE, 2, "dataset")
+    head = (server.service.config.spool_folder / f"{record.id}.mrd").read_bytes()
+    (message,) = Decoder().feed(head)  # of the stream made of the file its header stays, for DICOM
+    assert isinstance(message, HeaderXml)
+    assert spool_bytes(http) - before == len(content) + len(head)
+    assert http.get(f"/v1/scans/{record.id}/images/0.dcm").status_code == 200
+    server.service.requeue(record.id)
+    assert server.service.wait(record.id, 30.0).state is State.DONE
+    assert spool_bytes(http) - before == len(content) + len(head)
     raw = http.get(f"/v1/scans/{record.id}/raw")
     assert raw.headers["content-type"] == "application/x-hdf5"
     assert raw.content == content

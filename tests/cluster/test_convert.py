@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
+from cluster import convert as module
 from cluster.config import ClusterConfig
-from cluster.gateway import convert as module
-from cluster.gateway.convert import convert
+from cluster.convert import convert
 from recon.errors import FileError, LimitError
 from recon.mrd.hdf5 import stream_scan, write_scan
 from recon.mrd.header import parse_header, write_header

@@ -1,6 +1,6 @@
 """Reads an HDF5 file from a client in a process of its own, with limited memory and time, into an MRD stream.
 
-    python -m cluster.gateway.convert FILE GROUP MEMORY_BYTES LIMITS
+    python -m cluster.convert FILE GROUP MEMORY_BYTES LIMITS
 
 LIMITS are those of messages, a JSON object. The child writes the stream to standard output and, when it cannot, one
 JSON object to standard error.
@@ -14,7 +14,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
@@ -26,7 +26,9 @@ _MESSAGE_BYTES = 1 << 16  # no more of what the child says about itself is read
 _ERRORS: dict[str, type[ReconError]] = {kind.__name__: kind for kind in (FileError, HeaderError, LimitError)}
 
 
-def convert(path: Path, buffer: Callable[[], memoryview], config: ClusterConfig, *, group: str = "") -> Iterator[int]:
+def convert(
+    path: Path, buffer: Callable[[], memoryview], config: ClusterConfig, *, group: str = ""
+) -> Generator[int, None, None]:
     """Put the MRD stream of the file at `path` into `buffer()` again and again; yields how many bytes each time.
 
     `group` names the group that holds the scan, where it is not the usual one. Raises FileError, HeaderError or
@@ -35,7 +37,7 @@ def convert(path: Path, buffer: Callable[[], memoryview], config: ClusterConfig,
     from cluster.stream import wire_limits  # not in the child, whose environment must be set before NumPy comes
 
     limits = json.dumps(asdict(wire_limits(config)))
-    command = [sys.executable, "-m", "cluster.gateway.convert", str(path), group]
+    command = [sys.executable, "-m", "cluster.convert", str(path), group]
     command += [str(config.upload_memory_bytes), limits]
     pipe = subprocess.PIPE
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}
