@@ -242,7 +242,7 @@ def test_log_cancel_and_requeue(server: Running, file: Path, capsys: pytest.Capt
     assert main(["cancel", scan, "--server", server.http]) == 0
     assert capsys.readouterr().out == f"{scan} done\n"
     assert main(["requeue", scan, "--server", server.http]) == 0
-    assert capsys.readouterr().out == f"{scan} accepted, its file is read once more\n"
+    assert capsys.readouterr().out == f"{scan} accepted\n"
     assert server.service.wait(scan, 30.0).images == 2
 
 

@@ -10,13 +10,16 @@ import pytest
 
 from cluster.config import ClusterConfig
 from cluster.events import Extent
+from cluster.gateway.upload import Hdf5Upload, feed
+from cluster.job import ScanRequest
 from cluster.noise import NoiseRef, NoiseStore
 from cluster.service import Service
-from recon.mrd.header import write_header
+from recon.mrd.hdf5 import write_scan
+from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
 from recon.pipeline import reconstruct
 from recon.recipe import Recipe
-from recon.scan import Image, Readouts, ScanHeader
+from recon.scan import Image, Readouts, Scan, ScanHeader
 from recon.simulate import simulate
 from tests.cluster import scans
 
@@ -50,6 +53,21 @@ def test_a_named_noise_scan_whitens_as_one_of_the_scans_own(runs: tuple[Readouts
         later = images(service, stream(DEPENDENT, IMAGING))
     np.testing.assert_array_equal(pixels(later), pixels(own))
     assert not any(image.comments for image in later)
+
+
+def test_noise_of_a_file_whose_stream_was_cut_serves_later_scans(tmp_path: Path) -> None:
+    write_scan(tmp_path / "scan.h5", Scan(parse_header(write_header(ALONE)), (NOISE, IMAGING)))
+    with scans.serving(tmp_path / "data") as service:
+        own = images(service, stream(WITH_NOISE.header, NOISE, IMAGING))
+        intake = service.open_scan(ScanRequest("http", method="fft"))
+        upload = Hdf5Upload(intake, service.config.spool_folder / f"{intake.scan_id}.h5", service.config)
+        feed(upload, (tmp_path / "scan.h5").read_bytes())
+        upload.finish()
+        record = service.wait(intake.scan_id, 30.0)
+        kept = (service.config.spool_folder / f"{record.id}.mrd").stat().st_size
+        later = images(service, stream(DEPENDENT, IMAGING))
+    assert kept < record.bytes - IMAGING.samples.nbytes
+    np.testing.assert_array_equal(pixels(later), pixels(own))
 
 
 def test_a_missing_noise_scan_leaves_the_image_unwhitened_and_says_so(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +21,10 @@ import pytest
 
 from cluster.client import Client
 from cluster.events import State
-from recon.mrd.header import write_header
+from recon.mrd.hdf5 import write_scan
+from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import encode_close, encode_config_file, encode_header, encode_readouts
+from recon.scan import Scan
 from tests.cluster import scans
 from tests.end_to_end.running import converse, eventually, listen
 
@@ -230,6 +233,40 @@ def test_images_keep_their_numbers_when_the_server_is_killed_between_them(tmp_pa
         check_images(before + after, 6)
         whole = list(scan.images())
     assert [image.counters for image in whole] == [image.counters for image in before + after]
+
+
+@pytest.mark.timeout(240)
+def test_a_file_is_read_again_when_the_server_is_killed_while_it_reads(tmp_path: Path) -> None:
+    """With its worker stopped the server cannot read on: in the spool stands a part of the stream."""
+    sent = scans.frames(60)
+    write_scan(tmp_path / "scan.h5", Scan(parse_header(write_header(scans.header(repetitions=60))), tuple(sent)))
+    content, data = (tmp_path / "scan.h5").read_bytes(), tmp_path / "data"
+    (tmp_path / "narrow.toml").write_text("max_frames_queued = 1\n", encoding="utf-8")
+    with served(data, *OFF, "--config", str(tmp_path / "narrow.toml")) as server, Client(server.http) as client:
+        _, worker = _descendants(server.process.pid)
+        os.kill(worker, signal.SIGSTOP)
+        headers = {"content-type": "application/x-hdf5"}
+
+        def post() -> None:
+            with suppress(httpx.HTTPError):  # the server is killed meanwhile
+                httpx.post(f"{server.http}/v1/scans", content=content, headers=headers, timeout=60.0)
+
+        sender = threading.Thread(target=post)
+        sender.start()
+        assert eventually(lambda: client.cluster()["queue"]["routine"] == 1, within_s=60.0)
+        (record,) = client.scans()
+        server.signal(signal.SIGKILL)
+        server.process.wait(30.0)
+        os.kill(worker, signal.SIGKILL)
+        sender.join(30.0)
+    half = (data / "spool" / f"{record.id}.mrd").stat().st_size
+    with served(data, *OFF) as server, Client(server.http) as client:
+        scan = client.scan(record.id)
+        after = scan.wait(timeout_s=60.0)
+        assert (after.state, after.complete) == (State.DONE, True)
+        assert 0 < half < after.bytes
+        check_images(list(scan.images()), 60)
+        assert b"".join(scan.raw()) == content
 
 
 def test_a_killed_server_is_followed_by_one_that_knows_all(tmp_path: Path) -> None:
