@@ -18,7 +18,7 @@ MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (d
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Declare `bench ingest|load|kernels|methods|report`."""
+    """Declare `bench ingest|load|kernels|methods|batches|report`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help="measure this machine, beside peers in the same run"
     )
@@ -53,6 +53,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for kind in (ingest, load):
         kind.add_argument("--disk", type=Path, default=Path(), help="folder on the disk to measure (default: here)")
         kind.add_argument("--memory", type=Path, default=Path("/dev/shm"), help=MEMORY)
+    batches = kinds.add_parser("batches", help="frames a second against the size of a batch, on the CPU")
+    batches.add_argument("--rounds", type=int, default=10, help="alternated runs of each size; the median counts")
+    batches.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     stored = kinds.add_parser("report", help="stored results as Markdown tables")
     stored.add_argument("files", type=Path, nargs="+", metavar="FILE")
     return parser
@@ -74,10 +77,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> list[report.Row]:
-    if args.kind == "kernels":
-        return _measure_kernels(args)
-    if args.kind == "methods":
-        return _measure_speed(args) if args.speed else _measure_methods()
+    others = {"kernels": _measure_kernels, "methods": _measure_methods, "batches": _measure_batches}
+    if args.kind in others:
+        return others[args.kind](args)
     from bench import ingest, load
 
     storage = ingest.Storage(args.disk.resolve(), args.memory)
@@ -120,12 +122,21 @@ def _environment(pair: str) -> tuple[str, str]:
     return package, python
 
 
-def _measure_methods() -> list[report.Row]:
+def _measure_methods(args: argparse.Namespace) -> list[report.Row]:
+    if args.speed:
+        return _measure_speed(args)
     import kernels
     from bench import methods, planar, realtime
 
     cpu = kernels.on("cpu")
     return [*methods.measure(cpu), *planar.measure(cpu), realtime.measure(cpu)]
+
+
+def _measure_batches(args: argparse.Namespace) -> list[report.Row]:
+    import kernels
+    from bench import batches
+
+    return batches.measure(kernels.on("cpu"), rounds=args.rounds)
 
 
 def _measure_speed(args: argparse.Namespace) -> list[report.Row]:

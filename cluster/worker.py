@@ -20,7 +20,7 @@ from recon.device import open_device
 from recon.errors import ReconError
 from recon.mrd.header import parse_header
 from recon.mrd.wire import Decoder, HeaderXml, WireLimits
-from recon.pipeline import reconstruct_material
+from recon.pipeline import reconstruct_batch
 from recon.recipe import Recipe
 from recon.scan import Image, Material, ScanHeader
 
@@ -70,7 +70,14 @@ class Worker:
     def run(self, batch: Batch) -> BatchDone:
         """Images of every frame, or the reason why there are none; never raises for what a frame holds."""
         start = self._clock()
-        results = tuple(self._frame(frame, batch.recipe) for frame in batch.frames)
+        reads = [self._read(frame) for frame in batch.frames]
+        mapped = self._clock()
+        made = iter(self._reconstructed([read for read in reads if not isinstance(read, Exception)], batch.recipe))
+        each_s = (self._clock() - mapped) / len(reads)  # they were made together
+        results = tuple(
+            self._result(frame, read if isinstance(read, Exception) else next(made), each_s)
+            for frame, read in zip(batch.frames, reads, strict=True)
+        )
         return BatchDone(self.name, batch.number, results, self._clock() - start, self._caches(), self._memory())
 
     def heartbeat(self) -> Heartbeat:
@@ -88,32 +95,41 @@ class Worker:
         spent_s = max(now[0] - then, 1e-9) * self.settings.threads
         return (("cpu", min(1.0, (now[1] - used) / spent_s)),)
 
-    def _frame(self, frame: FrameRef, recipe: Recipe) -> FrameImages:
-        stages: list[tuple[str, float]] = []
-        try:
-            images = self._images(frame, recipe, stages=stages)
-        except ReconError as error:
-            return FrameImages(frame, (), str(error), tuple(stages))
-        except Exception as error:
-            # A defect met by one frame must not end the worker, which other scans use: it fails this frame alone.
-            # The server logs it: what a worker's process says may be on another machine, or nowhere (Ray).
-            reason = f"internal error in frame {frame.number} ({type(error).__name__}): report it with the server's log"
-            return FrameImages(frame, (), reason, tuple(stages), _trace(error))
-        return FrameImages(frame, images, "", tuple(stages))
-
-    def _images(self, frame: FrameRef, recipe: Recipe, *, stages: list[tuple[str, float]]) -> tuple[Image, ...]:
+    def _read(self, frame: FrameRef) -> _Read | Exception:
+        """What a frame is made of, by reference; a frame that cannot be read must not take the others along."""
         start = self._clock()
-        header = self._header(frame)
-        material = Material(
-            read_readouts(frame.spool, frame.readouts),
-            read_readouts(frame.noise_spool or frame.spool, frame.noise),
-            read_waveforms(frame.spool, frame.waveforms),
-            frame.counters,
-        )
-        mapped = self._clock()
-        images = reconstruct_material(header, material, recipe, self._kernels, self._cache)
-        stages += [("read", mapped - start), ("reconstruct", self._clock() - mapped)]
-        return tuple(self._signed(image, frame) for image in images)
+        try:
+            material = Material(
+                read_readouts(frame.spool, frame.readouts),
+                read_readouts(frame.noise_spool or frame.spool, frame.noise),
+                read_waveforms(frame.spool, frame.waveforms),
+                frame.counters,
+            )
+            return _Read(self._header(frame), material, self._clock() - start)
+        except Exception as error:  # told with the frame, as below
+            return error
+
+    def _reconstructed(self, reads: list[_Read], recipe: Recipe) -> list[_Made]:
+        try:
+            frames = [(read.header, read.material) for read in reads]
+            made = reconstruct_batch(frames, recipe, self._kernels, self._cache)
+        except Exception as error:  # a defect outside of any frame fails them all; the worker goes on
+            made = [error] * len(reads)
+        return [_Made(images, read.seconds) for images, read in zip(made, reads, strict=True)]
+
+    def _result(self, frame: FrameRef, made: _Made | Exception, reconstruct_s: float) -> FrameImages:
+        """The images of a frame, or why there are none.
+
+        A defect met by one frame must not end the worker, which other scans use: it fails this frame alone. The server
+        logs it: what a worker's process says may be on another machine, or nowhere (Ray).
+        """
+        found, stages = (made, ()) if isinstance(made, Exception) else (made.images, made.stages(reconstruct_s))
+        if isinstance(found, ReconError):
+            return FrameImages(frame, (), str(found), stages)
+        if isinstance(found, Exception):
+            reason = f"internal error in frame {frame.number} ({type(found).__name__}): report it with the server's log"
+            return FrameImages(frame, (), reason, stages, _trace(found))
+        return FrameImages(frame, tuple(self._signed(image, frame) for image in found), "", stages)
 
     def _signed(self, image: Image, frame: FrameRef) -> Image:
         comments = tuple(dict.fromkeys(frame.warnings + image.comments))
@@ -140,6 +156,26 @@ class Worker:
             return ("resident", resident_bytes()), cache
         except OSError:
             return (cache,)  # no file descriptor is left: the images are worth more than the figure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A frame's material, and the seconds that it took to read it."""
+
+    header: ScanHeader
+    material: Material
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """What became of a frame that could be read."""
+
+    images: list[Image] | Exception
+    read_s: float
+
+    def stages(self, reconstruct_s: float) -> tuple[tuple[str, float], ...]:
+        return ("read", self.read_s), ("reconstruct", reconstruct_s)
 
 
 def _trace(error: Exception) -> str:

@@ -8,7 +8,7 @@ All transforms use complex64. Grids are indexed r = −⌊N/2⌋ … ⌈N/2⌉�
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
@@ -127,6 +127,12 @@ class Kernels(Protocol):
         Fused so that no coil image is kept; `kspace` may be any strided view. `whitening` [coil, coil] mixes the coils
         first, at half the cost of whitening all samples where `crop` removes readout oversampling.
         """
+        ...
+
+    def ifft_rss_each(
+        self, kspace: Sequence[Complex], *, crop: tuple[int, int, int], whitening: Sequence[Complex | None]
+    ) -> list[Real]:
+        """`ifft_rss` of each frame of `kspace`, all of one shape and each with its own `whitening`, at once."""
         ...
 
     def rss(self, images: Complex) -> Real:

@@ -11,6 +11,7 @@ import numpy as np
 from kernels.contract import Kernels
 from recon import __version__
 from recon.assemble import Assembler, FrameIndex, is_calibration, space_of
+from recon.batch import Asked, Made, Stages, alone, side_by_side
 from recon.cache import Cache
 from recon.delays import undelayed
 from recon.dependency import missing
@@ -71,12 +72,28 @@ def reconstruct_material(
     header: ScanHeader, material: Material, recipe: Recipe, kernels: Kernels, cache: Cache
 ) -> list[Image]:
     """The same for a frame whose name need not be that of its first readout."""
+    workbench = Workbench(kernels, cache)
+    return alone(_checked(header, material, recipe, workbench), workbench)
+
+
+def reconstruct_batch(
+    frames: Sequence[tuple[ScanHeader, Material]], recipe: Recipe, kernels: Kernels, cache: Cache
+) -> list[Made]:
+    """What each of the `frames`, of any scans, became: its images, or the error that it alone met.
+
+    Their methods run together where they can; what a frame is then may differ in the last bits from what it is alone.
+    """
+    workbench = Workbench(kernels, cache)
+    return side_by_side([_checked(header, material, recipe, workbench) for header, material in frames], workbench)
+
+
+def _checked(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> Stages:
+    """The images of one frame, all of them finite."""
     readouts, noise = material.readouts, material.noise
     encoding = header.encodings[space_of(readouts)]
     recipe = choose(recipe, encoding, calibrated=any(is_calibration(run.head["flags"]).any() for run in readouts))
     try:
-        with np.errstate(all="ignore"):  # what is not finite shows in the image
-            images = _images(header, material, recipe, Workbench(kernels, cache))
+        images = yield from _images(header, material, recipe, workbench)
     except FloatingPointError as error:
         raise _blame([*readouts, *noise]) from error
     if not all(np.isfinite(image.pixels).all() for image in images):
@@ -84,20 +101,23 @@ def reconstruct_material(
     return [_finished(image, header) for image in images]
 
 
-def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
+def _images(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> Stages:
     method = METHODS[recipe.method]
     if method is NULL:
         return []
     lines = straightened(header, material.readouts, workbench.cache)
-    make = _single if method.joint is None else _joint
-    images = make(header, replace(material, readouts=lines.readouts), recipe, workbench)
+    straight = replace(material, readouts=lines.readouts)
+    if method.joint is None:
+        images = yield from _single(header, straight, recipe, workbench)
+    else:
+        images = _joint(header, straight, recipe, workbench)
     return [
         replace(image, comments=lines.warnings + image.comments, attributes={**image.attributes, **lines.attributes})
         for image in images
     ]
 
 
-def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> list[Image]:
+def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: Workbench) -> Stages:
     """The images of one frame, or of the frames of a cine."""
     unit = str(recipe.parameters.get("trajectory_unit", "cycles/voxel"))
     method = METHODS[recipe.method]
@@ -107,19 +127,23 @@ def _single(header: ScanHeader, material: Material, recipe: Recipe, workbench: W
         frame = replace(frame, counters=material.counters)
     frames = _parts(header, material, frame, recipe)
     calibration = _calibration(header, material, frame, recipe, workbench)
-    return [image for part in frames for image in _device_images(part, calibration, recipe, workbench)]
+    images: list[Image] = []
+    for part in frames:
+        images += yield from _device_images(part, calibration, recipe, workbench)
+    return images
 
 
-def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+def _device_images(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Stages:
     """The images of one frame, which goes to the device here and whose pixels come back."""
     noise_known(calibration, recipe)
     (part,), known = _prepared([frame], calibration, recipe, workbench)
-    images = [on_host(image, workbench.kernels) for image in _run(part, known, recipe, workbench)]
+    found = yield from _run(part, known, recipe)
+    images = [on_host(image, workbench.kernels) for image in found]
     if recipe.parameters.get("snr", "off") in ("off", ANALYTIC):
         return images
 
     def make(noisy: Frame, plain: Recipe) -> Image:
-        return on_host(_run(noisy, known, plain, workbench)[0], workbench.kernels)
+        return on_host(alone(_run(noisy, known, plain), workbench)[0], workbench.kernels)
 
     return [*images, by_replicas(part, known, recipe, make)]
 
@@ -169,15 +193,15 @@ def _calibration(
     return _whitening(header, material.noise, frame.sample_time_us, workbench)
 
 
-def _run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
+def _run(frame: Frame, calibration: Calibration, recipe: Recipe) -> Stages:
     """The images, or a plainer one that says why where the recipe allows it."""
     try:
-        return METHODS[recipe.method].run(frame, calibration, recipe, workbench)
+        return (yield Asked(frame, calibration, recipe))
     except CalibrationError as error:
         instead = plainer(recipe)
         if instead is None:
             raise
-        images = METHODS[instead.method].run(frame, calibration, instead, workbench)
+        images = yield Asked(frame, calibration, instead)
         reason = f"{recipe.method} was not possible, this is the zero-filled image: {error}"
         return [replace(image, comments=(reason, *image.comments)) for image in images]
 

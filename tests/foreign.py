@@ -80,7 +80,9 @@ class Traffic:
         return array.held.copy()
 
     def wrap(self, value: Any) -> Any:
-        """Arrays and numbers of NumPy, alone or in tuples, as the device's: CuPy gives arrays without axes too."""
+        """Arrays and numbers of NumPy, alone or in sequences, as the device's: CuPy gives arrays without axes too."""
+        if isinstance(value, list):
+            return [self.wrap(part) for part in value]
         if isinstance(value, tuple):
             parts = [self.wrap(part) for part in value]
             return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kernels.checks import (
     check_axes,
     check_coils,
@@ -86,6 +88,12 @@ class CpuKernels:
         """See `Kernels.ifft_rss`."""
         check_rss(kspace, crop, whitening)
         return self._rss.image(kspace, crop, whitening)
+
+    def ifft_rss_each(
+        self, kspace: Sequence[Complex], *, crop: tuple[int, int, int], whitening: Sequence[Complex | None]
+    ) -> list[Real]:
+        """See `Kernels.ifft_rss_each`; one after the other, for a coil's plane fills the cache (measured)."""
+        return [self.ifft_rss(one, crop=crop, whitening=mix) for one, mix in zip(kspace, whitening, strict=True)]
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""

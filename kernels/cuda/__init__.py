@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from kernels.contract import Array, Complex, Equations, Load, Real
@@ -59,6 +60,12 @@ class CudaKernels:
     def ifft_rss(self, kspace: Complex, *, crop: tuple[int, int, int], whitening: Complex | None = None) -> Real:
         """See `Kernels.ifft_rss`."""
         return self._coils.ifft_rss(kspace, crop=crop, whitening=whitening)
+
+    def ifft_rss_each(
+        self, kspace: Sequence[Complex], *, crop: tuple[int, int, int], whitening: Sequence[Complex | None]
+    ) -> list[Real]:
+        """See `Kernels.ifft_rss_each`."""
+        return self._coils.ifft_rss_each(kspace, crop=crop, whitening=whitening)
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -79,16 +80,40 @@ class CudaCoils:
         """
         check_here(self._runtime, kspace=kspace, whitening=whitening)
         check_rss(kspace, crop, whitening)
-        total = self._runtime.xp.empty(crop, np.float32)
         if whitening is not None:
-            images = self._fft.ifft(kspace, axes=3, crop=crop)
-            grid = (blocks_of(count(total), MIX_THREADS * MIX_SAMPLES),)
-            self._start("mixed_rss", grid, MIX_THREADS, whitening, images, total, *whitening.shape, count(total))
-            return total  # type: ignore[no-any-return]
+            return self._summed(self._fft.ifft(kspace, axes=3, crop=crop), whitening)
+        total = self._runtime.xp.empty(crop, np.float32)
         step = max(1, COILS_BYTES // (8 * prod(kspace.shape[1:])))
         for start in range(0, len(kspace), step):
             images = self._fft.ifft(kspace[start : start + step], axes=3, crop=crop)
             self._add_squares(images, total, first=start == 0, last=start + step >= len(kspace))
+        return total  # type: ignore[no-any-return]
+
+    def ifft_rss_each(
+        self, kspace: Sequence[Complex], *, crop: tuple[int, int, int], whitening: Sequence[Complex | None]
+    ) -> list[Real]:
+        """See `Kernels.ifft_rss_each`: one transform of as many frames as stay in the second-level cache, or of one."""
+        for one, mix in zip(kspace, whitening, strict=True):
+            check_here(self._runtime, kspace=one, whitening=mix)
+            check_rss(one, crop, mix)
+        step = COILS_BYTES // (8 * prod(kspace[0].shape))
+        if step < 2 or len(kspace) < 2:
+            return [self.ifft_rss(one, crop=crop, whitening=mix) for one, mix in zip(kspace, whitening, strict=True)]
+        found: list[Real] = []
+        for start in range(0, len(kspace), step):
+            frames = self._runtime.xp.stack(kspace[start : start + step])
+            images = self._fft.ifft(frames, axes=3, crop=crop)
+            found += [self._summed(*pair) for pair in zip(images, whitening[start : start + step], strict=True)]
+        return found
+
+    def _summed(self, images: Complex, whitening: Complex | None) -> Real:
+        """Root-sum-of-squares of coil images [coil, *grid], mixed by `whitening` on the way where there is one."""
+        total = self._runtime.xp.empty(images.shape[1:], np.float32)
+        if whitening is None:
+            self._add_squares(images, total, first=True, last=True)
+        else:
+            grid = (blocks_of(count(total), MIX_THREADS * MIX_SAMPLES),)
+            self._start("mixed_rss", grid, MIX_THREADS, whitening, images, total, *whitening.shape, count(total))
         return total  # type: ignore[no-any-return]
 
     def _add_squares(self, images: Complex, total: Real, *, first: bool, last: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -94,6 +95,12 @@ class ReferenceKernels:
         check_rss(kspace, crop, whitening)
         mixed = kspace if whitening is None else direct.mix(whitening, kspace)
         return direct.rss(direct.dft(mixed, crop, sign=1)).astype(np.float32)
+
+    def ifft_rss_each(
+        self, kspace: Sequence[Complex], *, crop: tuple[int, int, int], whitening: Sequence[Complex | None]
+    ) -> list[Real]:
+        """See `Kernels.ifft_rss_each`."""
+        return [self.ifft_rss(one, crop=crop, whitening=mix) for one, mix in zip(kspace, whitening, strict=True)]
 
     def rss(self, images: Complex) -> Real:
         """See `Kernels.rss`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from kernels.contract import Kernels
@@ -12,9 +14,9 @@ from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, points, resize, target_of, voxels
 from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, one_of
 from recon.methods.partial import Extents, completed, extents_of
-from recon.methods.problem import problem_of
+from recon.methods.problem import Problem, problems_of
 from recon.operators import regularised
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
@@ -22,10 +24,19 @@ from recon.scan import Calibration, Encoding, Frame, Image
 USUAL_ITERATIONS = 10
 
 
-def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
-    """One image with coils combined by maps; raises ScanError where the centre of k-space is too small for maps."""
-    target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
-    problem = problem_of(frame, target, calibration, recipe, workbench)
+def run_batch(
+    frames: Sequence[Frame], calibrations: Sequence[Calibration], recipe: Recipe, workbench: Workbench
+) -> list[list[Image]]:
+    """One image of each frame, coils combined by maps; raises ScanError where k-space's centre is too small for maps.
+
+    Frames that share a trajectory share the plan's run that makes their coil images; each is solved by itself.
+    """
+    target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
+    problems = problems_of(frames, target, calibrations, recipe, workbench)
+    return [_solved(frame, problem, target, recipe, workbench) for frame, problem in zip(frames, problems, strict=True)]
+
+
+def _solved(frame: Frame, problem: Problem, target: Target, recipe: Recipe, workbench: Workbench) -> list[Image]:
     equations = regularised(problem.equations, recipe.number("lambda"))
     iterations = int(recipe.number("iterations"))
     found = workbench.kernels.cg(equations, problem.rhs, iterations=iterations, tolerance=1e-6)
@@ -57,4 +68,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return maps + coils * (5e-8 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
 
 
-CG_SENSE = Method("cg-sense", run, bytes_needed, cost, calibration=True)
+CG_SENSE = Method("cg-sense", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch)

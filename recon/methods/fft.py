@@ -2,40 +2,66 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
+from kernels.contract import Complex, Kernels, Real
 from recon.errors import RecipeError
 from recon.methods.combine import combined
-from recon.methods.grids import Pixels, fft_seconds, inner, interpolation, resize, target_of, voxels
+from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, one_of
 from recon.methods.partial import completed, extents_of
 from recon.methods.snr import by_formula, wants_formula
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
 
-def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
-    """One image from Cartesian k-space, its coils combined as the recipe says; raises RecipeError for any other."""
+def run_batch(
+    frames: Sequence[Frame], calibrations: Sequence[Calibration], recipe: Recipe, workbench: Workbench
+) -> list[list[Image]]:
+    """One image of each Cartesian frame, its coils combined as the recipe says; raises RecipeError for any other."""
+    for frame in frames:
+        _check(frame)
+    target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
+    if recipe["combine"] == "rss" and recipe["partial_fourier"] == "off":  # the coils' images are never kept
+        samples = [resize(frame.kspace, target.full) for frame in frames]
+        found: list[Pixels] = [*_rss(samples, calibrations, target, workbench.kernels)]
+    else:
+        each = zip(frames, calibrations, strict=True)
+        found = [_pixels(frame, calibration, target, recipe, workbench.kernels) for frame, calibration in each]
+    return [_images(frame, pixels, target, recipe) for frame, pixels in zip(frames, found, strict=True)]
+
+
+def _check(frame: Frame) -> None:
     if frame.sampled is None:
         raise RecipeError(
             f"the method fft needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use gridding or auto"
         )
-    target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
-    kspace, crop, kernels = resize(frame.kspace, target.full), inner(target), workbench.kernels
-    partial = recipe["partial_fourier"] != "off"
-    if recipe["combine"] == "rss" and not partial:  # the coils' images are never kept
-        pixels: Pixels = kernels.ifft_rss(kspace, crop=crop, whitening=calibration.whitening)
-    else:
-        images = kernels.ifft(kspace, axes=3, crop=crop)
-        if partial:
-            images = completed(images, extents_of(frame, _spanned(frame.sampled), target, kernels), recipe, kernels)
-        pixels = combined(images, calibration, kernels, how=recipe.text("combine"))
+
+
+def _rss(
+    kspace: Sequence[Complex], calibrations: Sequence[Calibration], target: Target, kernels: Kernels
+) -> Sequence[Real]:
+    whitening = [calibration.whitening for calibration in calibrations]
+    return kernels.ifft_rss_each(kspace, crop=inner(target), whitening=whitening)
+
+
+def _pixels(frame: Frame, calibration: Calibration, target: Target, recipe: Recipe, kernels: Kernels) -> Pixels:
+    assert frame.sampled is not None
+    images = kernels.ifft(resize(frame.kspace, target.full), axes=3, crop=inner(target))
+    if recipe["partial_fourier"] != "off":
+        images = completed(images, extents_of(frame, _spanned(frame.sampled), target, kernels), recipe, kernels)
+    return combined(images, calibration, kernels, how=recipe.text("combine"))
+
+
+def _images(frame: Frame, pixels: Pixels, target: Target, recipe: Recipe) -> list[Image]:
     if target.full != frame.encoding.encoded.matrix:
         pixels *= interpolation(frame.encoding, target)
+    assert frame.sampled is not None
     comments = unmeasured(frame.sampled, completion=recipe.text("partial_fourier"))
     found = [image_of(frame, resize(pixels, target.shape), target, recipe=recipe, comments=comments)]
     if wants_formula(recipe):  # a line that was not measured brings no noise
@@ -86,4 +112,5 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 2e-3 + coils * fft_seconds(voxels(encoding))
 
 
-FFT = Method("fft", run, bytes_needed, cost)
+run = one_of(run_batch)
+FFT = Method("fft", run, bytes_needed, cost, batch=run_batch)

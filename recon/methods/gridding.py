@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from kernels.contract import Complex
 from recon.errors import RecipeError
 from recon.methods.combine import combined
-from recon.methods.grids import fft_seconds, inner, points, resize, target_of, voxels
+from recon.methods.grids import Target, fft_seconds, inner, points, resize, target_of, voxels
 from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench
-from recon.methods.shots import shots_of
+from recon.methods.method import Method, Workbench, one_of
+from recon.methods.shots import images_of, shots_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
 SECONDS_PER_POINT = 6e-8  # of one CPU core, for one coil
 
 
-def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
-    """One image from k-space with a trajectory; raises RecipeError for Cartesian k-space."""
-    if frame.trajectory is None:
-        raise RecipeError(
-            f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
-        )
-    target = target_of(frame.encoding, oversampling=recipe.text("oversampling"))
-    images = shots_of(frame, target, calibration, recipe, workbench).images()
-    pixels = combined(
-        images.reshape(len(images), *inner(target)), Calibration(), workbench.kernels, how=recipe.text("combine")
-    )
+def run_batch(
+    frames: Sequence[Frame], calibrations: Sequence[Calibration], recipe: Recipe, workbench: Workbench
+) -> list[list[Image]]:
+    """One image of each frame's k-space with a trajectory; raises RecipeError for Cartesian k-space."""
+    for frame in frames:
+        if frame.trajectory is None:
+            raise RecipeError(
+                f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
+            )
+    target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
+    each = zip(frames, calibrations, strict=True)
+    images = images_of([shots_of(frame, target, calibration, recipe, workbench) for frame, calibration in each])
+    return [_shown(frame, made, target, recipe, workbench) for frame, made in zip(frames, images, strict=True)]
+
+
+def _shown(frame: Frame, images: Complex, target: Target, recipe: Recipe, workbench: Workbench) -> list[Image]:
+    grid = images.reshape(len(images), *inner(target))
+    pixels = combined(grid, Calibration(), workbench.kernels, how=recipe.text("combine"))
     return [image_of(frame, resize(pixels, target.shape), target, recipe=recipe)]
 
 
@@ -43,4 +53,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 5e-3 + coils * (SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding)))
 
 
-GRIDDING = Method("gridding", run, bytes_needed, cost, calibration=True)
+GRIDDING = Method("gridding", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch)

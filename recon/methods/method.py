@@ -23,6 +23,7 @@ class Workbench:
 
 Run = Callable[[Frame, Calibration, Recipe, Workbench], list[Image]]
 RunJoint = Callable[[Sequence[Frame], Calibration, Recipe, Workbench], list[Image]]
+RunBatch = Callable[[Sequence[Frame], Sequence[Calibration], Recipe, Workbench], list[list[Image]]]
 OfScan = Callable[[Encoding, int, Recipe, int], tuple[int, float]]
 
 
@@ -43,6 +44,7 @@ class Method:
     cost: Callable[[Encoding, int], float]
     calibration: bool = False  # whether its frames hold calibration lines too
     joint: RunJoint | None = None
+    batch: RunBatch | None = None  # `run` for frames of one grid at once, each with a calibration of its own
     of_scan: OfScan | None = None  # bytes and seconds of frames that are as large as their scan
 
     def needs(self, encoding: Encoding, coils: int, *, recipe: Recipe, raw_bytes: int) -> tuple[int, float]:
@@ -76,6 +78,11 @@ def replicas_of(recipe: Recipe) -> int:
     """How often a frame is reconstructed again for a map of its noise."""
     wanted = recipe.parameters.get("snr", "off")
     return 0 if wanted in ("off", ANALYTIC) else int(wanted)
+
+
+def one_of(batch: RunBatch) -> Run:
+    """The `run` of a method that runs frames together: a batch of one."""
+    return lambda frame, calibration, recipe, workbench: batch([frame], [calibration], recipe, workbench)[0]
 
 
 def alone(joint: RunJoint) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, inner, interpolation, resize
 from recon.methods.hybrid import hybrid, middle, region
 from recon.methods.method import Workbench
-from recon.methods.shots import SegmentedNormal, Shots, shots_of
+from recon.methods.shots import SegmentedNormal, Shots, images_of, shots_of
 from recon.operators import cartesian_sense, combine_sets, expand_sets, soft_sense
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Shape3
@@ -50,8 +50,21 @@ class Problem:
 
 def problem_of(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
     """The problem that `frame` is; raises ScanError where the centre of k-space is too small for maps."""
-    make = _cartesian if frame.trajectory is None else _non_cartesian
-    return make(frame, target, calibration, recipe, workbench)
+    return problems_of([frame], target, [calibration], recipe, workbench)[0]
+
+
+def problems_of(
+    frames: Sequence[Frame], target: Target, calibrations: Sequence[Calibration], recipe: Recipe, workbench: Workbench
+) -> list[Problem]:
+    """The problem that each of `frames` is, all of them Cartesian or none."""
+    each = zip(frames, calibrations, strict=True)
+    if frames[0].trajectory is None:
+        return [_cartesian(frame, target, calibration, recipe, workbench) for frame, calibration in each]
+    shots = [shots_of(frame, target, calibration, recipe, workbench) for frame, calibration in each]
+    return [
+        weighted_problem(one, images, maps_of(one, images, recipe))
+        for one, images in zip(shots, images_of(shots), strict=True)
+    ]
 
 
 def _cartesian(frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> Problem:
@@ -202,15 +215,6 @@ def _bell(size: int, half: int) -> Real:
     distance = np.abs(np.arange(size) - size // 2) / (half + 0.5)
     bell: Real = np.where(distance < 1, np.cos(np.pi / 2 * np.minimum(distance, 1)) ** 2, 0).astype(np.float32)
     return bell
-
-
-def _non_cartesian(
-    frame: Frame, target: Target, calibration: Calibration, recipe: Recipe, workbench: Workbench
-) -> Problem:
-    """The same for k-space with a trajectory, each sample weighted by the density of its surroundings."""
-    shots = shots_of(frame, target, calibration, recipe, workbench)
-    images = shots.images()
-    return weighted_problem(shots, images, maps_of(shots, images, recipe))
 
 
 def maps_of(shots: Shots, images: Complex, recipe: Recipe) -> Complex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -49,6 +50,10 @@ class Shots:
         images = self.adjoint(np.multiply(self.kspace, shown, dtype=np.complex64))
         return whitened(images, self.calibration, self.kernels)
 
+    def weighted(self, out: Complex) -> None:
+        """`out` becomes the samples weighted for even density, as an image's size wants them."""
+        np.multiply(self.kspace, self.sampling.weights * self.sampling.scale, out=out)
+
     def adjoint(self, kspace: Complex) -> Complex:
         """Coil images [coil, *planned] of samples: the plan's adjoint, the phase of each time segment turned back."""
         plan, segments = self.sampling.plan, self.segments
@@ -64,6 +69,18 @@ class Shots:
             return plan.forward(images)
         each = zip(segments.weights, segments.phases, strict=True)
         return reduce(add, (weight * plan.forward(images * phase) for weight, phase in each))
+
+
+def images_of(shots: Sequence[Shots]) -> list[Complex]:
+    """`images` of each, [coil, *planned]: through one plan at once those that share it."""
+    first = shots[0]
+    if len(shots) == 1 or any(one.sampling is not first.sampling or one.segments is not None for one in shots):
+        return [one.images() for one in shots]
+    samples = np.empty((len(shots), *first.kspace.shape), np.complex64, like=first.kspace)
+    for one, out in zip(shots, samples, strict=True):
+        one.weighted(out)
+    images = first.sampling.plan.adjoint(samples)
+    return [whitened(made, one.calibration, one.kernels) for made, one in zip(images, shots, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

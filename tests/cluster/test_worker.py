@@ -80,7 +80,7 @@ def test_defect_of_ours_is_reported_as_one(ready: list[FrameReady], monkeypatch:
     def defect(*_: object) -> None:
         raise IndexError("7")
 
-    monkeypatch.setattr("cluster.worker.reconstruct_material", defect)
+    monkeypatch.setattr("cluster.worker.reconstruct_batch", defect)
     (result,) = Worker("w", WorkerSettings()).run(batch(ready[:1])).results
     assert result.error == "internal error in frame 0 (IndexError): report it with the server's log"
     assert result.trace.startswith("Traceback (most recent call last):") and result.trace.endswith("IndexError: 7")
@@ -91,7 +91,7 @@ def test_a_long_traceback_loses_its_middle(ready: list[FrameReady], monkeypatch:
     def defect(*_: object) -> None:
         raise IndexError("x" * 100_000 + " end")
 
-    monkeypatch.setattr("cluster.worker.reconstruct_material", defect)
+    monkeypatch.setattr("cluster.worker.reconstruct_batch", defect)
     (result,) = Worker("w", WorkerSettings()).run(batch(ready[:1])).results
     assert len(result.trace) < 17_000
     assert result.trace.startswith("Traceback") and result.trace.endswith("x end") and "characters ..." in result.trace

@@ -23,8 +23,8 @@ from cluster.job import ScanRequest
 from cluster.stream import ScanStream
 from cluster.worker import WorkerSettings
 from cluster.workers import ProcessWorkers, ThreadWorkers, Workers, child_environment
+from recon.batch import Made
 from recon.errors import DeviceError
-from recon.scan import Image
 from tests.cluster import deaths, scans
 from tests.cluster.test_results import image
 
@@ -75,16 +75,17 @@ import sys
 if "cluster.child" in sys.orig_argv:
     import cluster.worker
 
-    made = cluster.worker.reconstruct_material
+    made = cluster.worker.reconstruct_batch
 
-    def endless(header, material, *rest):
-        if material.counters.repetition == 1 and not os.path.exists({met!r}):
+    def endless(frames, *rest):
+        known = any(material.counters.repetition == 1 for _, material in frames)
+        if known and not os.path.exists({met!r}):
             open({met!r}, "w").close()
             while True:
                 pass
-        return made(header, material, *rest)
+        return made(frames, *rest)
 
-    cluster.worker.reconstruct_material = endless
+    cluster.worker.reconstruct_batch = endless
 """
 
 
@@ -112,15 +113,15 @@ def test_thread_that_never_ends_is_replaced_and_not_listened_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     going, begun = threading.Event(), threading.Event()
-    made = worker_module.reconstruct_material
+    made = worker_module.reconstruct_batch
 
-    def endless(*arguments: Any) -> list[Image]:
+    def endless(*arguments: Any) -> list[Made]:
         if not begun.is_set():
             begun.set()
             going.wait()
         return made(*arguments)
 
-    monkeypatch.setattr(worker_module, "reconstruct_material", endless)
+    monkeypatch.setattr(worker_module, "reconstruct_batch", endless)
     with scans.serving(tmp_path, ThreadWorkers(["w0"], scans.settings()), batch_grace_s=1.0) as service:
         record = scans.run(service, scans.stream(FRAMES))
         going.set()

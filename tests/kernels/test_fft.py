@@ -102,6 +102,15 @@ def test_whitening_mixes_the_coils_first(
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_frames_at_once_are_what_each_is_alone(device: Device, rng: np.random.Generator, grid: Shape3) -> None:
+    kspace = [device.put(noise(rng, 4, *grid)) for _ in range(3)]
+    whitening, crop = [None, device.put(noise(rng, 4, 4)), device.put(noise(rng, 2, 4))], crops(grid)[1]
+    found = device.kernels.ifft_rss_each(kspace, crop=crop, whitening=whitening)
+    for image, one, mix in zip(found, kspace, whitening, strict=True):
+        assert np.array_equal(device.get(image), device.get(device.kernels.ifft_rss(one, crop=crop, whitening=mix)))
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_kspace_is_read_where_it_lies_in_the_stream(rng: np.random.Generator, grid: Shape3) -> None:
     kspace, whitening = noise(rng, 4, *grid), noise(rng, 4, 4)
     wire = as_on_the_wire(kspace)
