@@ -12,7 +12,7 @@ from typing import Any
 
 from cluster.config import ClusterConfig
 from cluster.gateway import sockets
-from cluster.gateway.http import HttpGateway
+from cluster.gateway.http.server import HttpGateway
 from cluster.gateway.limits import check_exposure, parse_address
 from cluster.gateway.tcp import MrdGateway
 from cluster.service import Service

@@ -25,9 +25,9 @@ ONLY_IN = {
     "cupy": ("kernels/cuda/", "recon/exchange.py"),
     "ray": ("cluster/ray_workers.py",),
     "prometheus_client": ("cluster/metrics.py",),
-    "fastapi": ("cluster/gateway/http.py",),
-    "starlette": ("cluster/gateway/http.py",),
-    "uvicorn": ("cluster/gateway/http.py",),
+    "fastapi": ("cluster/gateway/http/",),
+    "starlette": ("cluster/gateway/http/",),
+    "uvicorn": ("cluster/gateway/http/",),
     "torch": ("recon/networks/", "recon/exchange.py", "bench/speed_sides.py"),  # the last runs where MRpro is installed
 }
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.gateway import sockets
-from cluster.gateway.http import HttpGateway
+from cluster.gateway.http.server import HttpGateway
 from cluster.gateway.tcp import MrdGateway
 from cluster.service import Service
 from cluster.workers import Workers

@@ -1,0 +1,38 @@
+"""One server for all of these tests, and a scan that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from cluster.events import State
+from tests.cluster import scans
+from tests.cluster.gateway.http.conversation import MRD
+from tests.end_to_end.running import Running, eventually, running
+
+
+@pytest.fixture(scope="package")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A server."""
+    with running(tmp_path_factory.mktemp("data")) as server:
+        assert eventually(lambda: server.service.ready)
+        yield server
+
+
+@pytest.fixture(scope="package")
+def http(server: Running) -> Iterator[httpx.Client]:
+    """A plain HTTP client: not ours, which would hide what the server says."""
+    with httpx.Client(base_url=server.http, timeout=30.0) as http:
+        yield http
+
+
+@pytest.fixture(scope="package")
+def done(server: Running, http: httpx.Client) -> str:
+    """A scan of three frames that is done."""
+    answer = http.post("/v1/scans?method=fft&name=three", content=scans.stream(scans.frames(3)), headers=MRD)
+    assert answer.status_code == 201
+    scan: str = answer.json()["scan"]
+    assert server.service.wait(scan, 30.0).state is State.DONE
+    return scan
