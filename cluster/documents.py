@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -75,39 +75,53 @@ _CLASSES = {name: kind for kind, (name, _, _) in _PROBLEMS.items() if kind is no
 
 
 def record_document(record: ScanRecord) -> dict[str, Any]:
-    """`record` as JSON values; `scan` repeats the id under the name that requests use."""
+    """`record` as JSON values."""
+    values = asdict(record)
     return {
-        "scan": record.id,
-        **asdict(record),
+        "scan": values.pop("id"),
+        **values,
         "state": record.state.value,
         "priority": record.priority.name.lower(),
         "warnings": list(record.warnings),
     }
 
 
+_TEXT, _COUNT, _TIME = {"type": "string"}, {"type": "integer", "minimum": 0}, {"type": "number", "minimum": 0}
+_RECORD: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "scan": (_TEXT, "The scan's id; ids sort by time"),
+    "state": ({"enum": [state.value for state in State]}, "The last five end a scan"),
+    "transport": ({"enum": ["tcp", "http"]}, "How it came in"),
+    "method": (_TEXT, "As asked for beside the stream: a recipe's name, or a recipe as JSON"),
+    "chosen": (_TEXT, "The method that the stream names, then the one that runs; empty before"),
+    "priority": ({"enum": [priority.name.lower() for priority in Priority]}, "Class of urgency"),
+    "name": (_TEXT, "Whatever the sender called it"),
+    "idempotency_key": (_TEXT, "As sent with it; empty where there was none"),
+    "group": (_TEXT, "The group of its HDF5 file; empty for a stream"),
+    "created_s": (_TIME, "When it began to come in: seconds since 1970, as all times here, 0 before it happened"),
+    "header_s": (_TIME, "When its header was accepted"),
+    "received_s": (_TIME, "When its stream had ended"),
+    "first_image_s": (_TIME, "When its first image was kept"),
+    "finished_s": (_TIME, "When it ended"),
+    "bytes": (_COUNT, "Received of the MRD stream (of an HDF5 file: of the stream made of it)"),
+    "readouts": (_COUNT, "Received"),
+    "frames": (_COUNT, "Assembled of the readouts"),
+    "images": (_COUNT, "Made so far"),
+    "complete": ({"type": "boolean"}, "Its stream came to its end and is on disk"),
+    "reason": (_TEXT, "Why it is not done, one sentence"),
+    "warnings": ({"type": "array", "items": _TEXT}, "What is odd about it, a sentence each"),
+}
+
+
 def record_schema() -> dict[str, Any]:
     """JSON Schema of `record_document`."""
-    texts = {
-        name: {"type": "string"} for name in ("scan", "id", "transport", "method", "chosen", "name", "group", "reason")
-    }
-    counts = {name: {"type": "integer"} for name in ("bytes", "readouts", "frames", "images")}
-    times = {f"{name}_s": {"type": "number"} for name in ("created", "header", "received", "first_image", "finished")}
-    choices = {
-        "state": {"enum": [state.value for state in State]},
-        "priority": {"enum": [priority.name.lower() for priority in Priority]},
-    }
-    others = {
-        "idempotency_key": {"type": "string"},
-        "complete": {"type": "boolean"},
-        "warnings": {"type": "array", "items": {"type": "string"}},
-    }
-    properties = {**texts, **counts, **times, **choices, **others}
+    properties = {name: {**rule, "description": words} for name, (rule, words) in _RECORD.items()}
     return {"type": "object", "properties": properties, "required": list(properties)}
 
 
 def read_record(document: Mapping[str, Any]) -> ScanRecord:
     """The record that `record_document` wrote; fields of a newer server are left out."""
     values = {item.name: document[item.name] for item in fields(ScanRecord) if item.name in document}
+    values["id"] = document["scan"]
     values["state"] = State(values["state"])
     values["priority"] = read_priority(values.get("priority", "routine"))
     values["warnings"] = tuple(values.get("warnings", ()))
@@ -147,12 +161,22 @@ def recipes_document() -> dict[str, Any]:
     }
 
 
-def problem_schema() -> dict[str, Any]:
-    """JSON Schema of `problem_document`."""
-    texts: dict[str, Any] = {name: {"type": "string"} for name in ("title", "detail", "scan")}
-    kinds = {"enum": [_URN + name for name, _, _ in _PROBLEMS.values()]}
-    properties = {"type": kinds, **texts, "status": {"type": "integer"}}
+def problem_schema(kinds: Iterable[type[ReconError]] = _PROBLEMS) -> dict[str, Any]:
+    """JSON Schema of `problem_document` for errors of these `kinds`."""
+    properties = {
+        "type": {"enum": [_URN + _PROBLEMS[kind][0] for kind in kinds], "description": "Name of the kind of problem"},
+        "title": {"type": "string", "description": "The kind in words"},
+        "status": {"type": "integer", "description": "The HTTP status"},
+        "detail": {"type": "string", "description": "One sentence: what, which value, what was expected, what to do"},
+        "scan": {"type": "string", "description": "Id of the scan it belongs to, where there is one"},
+    }
     return {"type": "object", "properties": properties, "required": ["type", "title", "status", "detail"]}
+
+
+def problem_status(kind: type[ReconError]) -> tuple[int, str]:
+    """HTTP status and title of errors of this `kind`."""
+    _, status, title = _PROBLEMS[kind]
+    return status, title
 
 
 def problem_document(error: ReconError, *, scan: str = "") -> dict[str, Any]:

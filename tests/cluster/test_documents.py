@@ -31,6 +31,7 @@ def test_a_record_survives() -> None:
     assert read_record(document) == RECORD
     assert (document["scan"], document["state"], document["priority"]) == ("01ABC", "running", "stat")
     assert set(record_schema()["properties"]) == set(document)
+    assert "id" not in document  # `scan` is its one name
 
 
 def test_a_newer_server_may_say_more_and_an_older_one_less() -> None:

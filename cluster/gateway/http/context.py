@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Annotated, cast
 
 import anyio
-from fastapi import Depends, Request
+from fastapi import Depends, Path, Request
 
 from cluster.gateway.limits import Deadlines, Slots, Timeouts
 from cluster.service import Service
@@ -75,6 +75,9 @@ def _service(request: Request) -> Service:
 
 ContextOf = Annotated[Context, Depends(_context)]
 ServiceOf = Annotated[Service, Depends(_service)]
+ScanId = Annotated[
+    str, Path(description="The scan's id, as `POST /v1/scans` answered it", examples=["01KQ3V9D2M8X0Z5T7R4B6N1CFG"])
+]
 
 
 async def _can_open() -> None:

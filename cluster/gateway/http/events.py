@@ -11,16 +11,26 @@ import anyio.to_thread
 from fastapi import APIRouter, Header, Response
 
 from cluster.events import State
-from cluster.gateway.http.context import Context, ContextOf
+from cluster.gateway.http.context import Context, ContextOf, ScanId
 from cluster.gateway.http.following import SLICE_S, following, waiting
+from cluster.gateway.http.schemas import EVENT_STREAM, problems
+from cluster.job import NotFoundError, RequestError
 from cluster.live import Told
+from recon.errors import RefusedError
 
 router = APIRouter()
 
-LastEventId = Annotated[str, Header(max_length=100)]
+LastEventId = Annotated[str, Header(max_length=100, description="`id` of the last event heard: go on behind it")]
+_ALL = EVENT_STREAM | problems(RequestError, RefusedError)
+_ONE = EVENT_STREAM | problems(NotFoundError, RequestError, RefusedError)
 
 
-@router.get("/v1/events", summary="What happens to all scans, as server-sent events")
+@router.get(
+    "/v1/events",
+    response_class=Response,
+    responses=_ALL,
+    summary="What happens to all scans, as server-sent events",
+)
 async def get_events(context: ContextOf, last_event_id: LastEventId = "") -> Response:
     """Events `state` and `image`, from now on or behind `Last-Event-ID`; `lost` where some in between are not known.
 
@@ -29,8 +39,13 @@ async def get_events(context: ContextOf, last_event_id: LastEventId = "") -> Res
     return following(context, told(context, "", after=last_event_id), "text/event-stream")
 
 
-@router.get("/v1/scans/{scan}/events", summary="What happens to one scan, as server-sent events")
-async def get_scan_events(context: ContextOf, scan: str, last_event_id: LastEventId = "") -> Response:
+@router.get(
+    "/v1/scans/{scan}/events",
+    response_class=Response,
+    responses=_ONE,
+    summary="What happens to one scan, as server-sent events",
+)
+async def get_scan_events(context: ContextOf, scan: ScanId, last_event_id: LastEventId = "") -> Response:
     """The state now, then events `state` and `image` until the scan ends; behind `Last-Event-ID` what came since."""
     await anyio.to_thread.run_sync(context.service.scan, scan)
     return following(context, told(context, scan, after=last_event_id), "text/event-stream")

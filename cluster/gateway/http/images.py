@@ -16,24 +16,35 @@ from starlette.background import BackgroundTask
 from cluster.events import State
 from cluster.gateway import pictures
 from cluster.gateway.http.accept import choose
-from cluster.gateway.http.context import OPENS, Context, ContextOf, ServiceOf
+from cluster.gateway.http.context import OPENS, Context, ContextOf, ScanId, ServiceOf
 from cluster.gateway.http.following import SLICE_S, following, waiting
+from cluster.gateway.http.schemas import BINARY, answers, problems
+from cluster.job import AcceptError, DiskFullError, NotFoundError, RequestError
 from cluster.saving import PNG_TYPE, ZIP_TYPE
 from cluster.sources import HDF5_TYPE, MRD_TYPE
+from recon.errors import FileError, LimitError, PackageError, RefusedError
 from recon.mrd.wire import ERROR, encode_close, encode_text
 
 router = APIRouter()
 
-Number = Annotated[int, InPath(ge=0)]
+Number = Annotated[int, InPath(ge=0, description="Of the image, from 0, in the order in which they were made")]
+_DICOM_TYPE = "application/dicom"
+_ALL = answers("The images", dict.fromkeys((MRD_TYPE, HDF5_TYPE, ZIP_TYPE, PNG_TYPE), BINARY)) | problems(
+    NotFoundError, AcceptError, FileError, LimitError, RequestError, RefusedError, PackageError, DiskFullError
+)
+_PNG = answers("The picture", {PNG_TYPE: BINARY}) | problems(NotFoundError, FileError, LimitError, RequestError)
+_DICOM = answers("The file", {_DICOM_TYPE: BINARY}) | problems(NotFoundError, FileError, RequestError, PackageError)
 
 
-@router.get("/v1/scans/{scan}/images", dependencies=OPENS, summary="All images")
+@router.get(
+    "/v1/scans/{scan}/images", dependencies=OPENS, response_class=Response, responses=_ALL, summary="All images"
+)
 async def get_images(
     context: ContextOf,
-    scan: str,
-    accept: Annotated[str, Header()] = "*/*",
-    follow: bool = False,
-    start: Annotated[int, Query(ge=0)] = 0,
+    scan: ScanId,
+    accept: Annotated[str, Header(description="Which form, by quality; MRD where all are the same")] = "*/*",
+    follow: Annotated[bool, Query(description="MRD only: go on until the scan ends")] = False,
+    start: Annotated[int, Query(ge=0, description="MRD only: number of the first image, from 0")] = 0,
 ) -> Response:
     """By Accept: an MRD stream (with `follow` as they are made, until the scan ends), HDF5, a ZIP of DICOM, one PNG."""
     kind = choose(accept, (MRD_TYPE, HDF5_TYPE, ZIP_TYPE, PNG_TYPE))
@@ -53,16 +64,25 @@ async def get_images(
     return StreamingResponse(archive, media_type=ZIP_TYPE, headers=headers)
 
 
-@router.get("/v1/scans/{scan}/images/{number}.png", summary="One image as a picture")
-def get_png(service: ServiceOf, scan: str, number: Number) -> Response:
+@router.get(
+    "/v1/scans/{scan}/images/{number}.png", response_class=Response, responses=_PNG, summary="One image as a picture"
+)
+def get_png(service: ServiceOf, scan: ScanId, number: Number) -> Response:
     """Images are numbered from 0 in the order in which they were made; a volume's planes stand side by side."""
     return Response(pictures.png(service, scan, number), media_type=PNG_TYPE)
 
 
-@router.get("/v1/scans/{scan}/images/{number}.dcm", summary="One image as DICOM")
-def get_dicom(service: ServiceOf, scan: str, number: Number, plane: Annotated[int, Query(ge=0)] = 0) -> Response:
+@router.get(
+    "/v1/scans/{scan}/images/{number}.dcm", response_class=Response, responses=_DICOM, summary="One image as DICOM"
+)
+def get_dicom(
+    service: ServiceOf,
+    scan: ScanId,
+    number: Number,
+    plane: Annotated[int, Query(ge=0, description="Of a volume: number of the plane, from 0")] = 0,
+) -> Response:
     """Of a volume, the plane asked for."""
-    return Response(pictures.dicom(service, scan, number, plane=plane), media_type="application/dicom")
+    return Response(pictures.dicom(service, scan, number, plane=plane), media_type=_DICOM_TYPE)
 
 
 async def _images(context: Context, scan: str, start: int, *, follow: bool) -> AsyncIterator[bytes]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -51,9 +52,14 @@ def _verbs(routes: Sequence[APIRoute], path: str) -> list[str]:
 
 async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    faults = [(".".join(str(part) for part in fault["loc"]), fault["msg"]) for fault in error.errors()]
-    words = "; ".join(f"{place}: {text}" for place, text in faults) + ": correct the request"
-    return problem(RequestError(words))
+    words = "; ".join(map(_fault, error.errors()))
+    return problem(RequestError(f"{words}: correct the request"))
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    """What a parameter is, and what was expected."""
+    expected = re.sub(r"^(Input|String) should (be|have) ", "", fault["msg"])
+    return f"{fault['loc'][-1]} is {str(fault['input'])[:40]!r}, expected {expected}"
 
 
 async def _on_os_error(_request: Request, error: Exception) -> JSONResponse:

@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from cluster.documents import PROBLEM_TYPE, problem_document
 from cluster.gateway.limits import Slots
 from cluster.job import SlowError
-from recon.errors import RefusedError
+from recon.errors import InputError, RefusedError
 
 BODY = "recon-cluster.body"  # name of our extension in an ASGI scope
 _RETRY_S = 2  # a client beyond the limit of connections is told to come again after this
@@ -93,6 +93,12 @@ class BodyProtocol(HttpToolsProtocol):
         self._forget_header()
         super().on_headers_complete()
         self.scope["extensions"] = {BODY: cast(dict[object, object], Body(self))}
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        words = f"{msg.rstrip('.')[:200]}, expected HTTP/1.1: send a request as RFC 9112 has it"
+        self._part("400 Bad Request", problem_document(InputError(words)))
+        self.transport.close()
 
     def _expect_header(self) -> None:
         self._forget_header()

@@ -18,13 +18,38 @@ from cluster.events import Refused
 from cluster.gateway.http.context import Context, ContextOf
 from cluster.gateway.http.problems import problem
 from cluster.gateway.http.protocol import BODY, Body
-from cluster.gateway.http.schemas import RECORD
+from cluster.gateway.http.schemas import BINARY, RECORD, TEXT, Responses, answers, problems
 from cluster.gateway.sockets import drain
 from cluster.gateway.upload import Hdf5Upload, Rest, Upload, broken, feed, receive
 from cluster.intake import Intake
-from cluster.job import BusyError, DuplicateError, MediaTypeError, RequestError, ScanRecord, ScanRequest, no_descriptor
+from cluster.job import (
+    BusyError,
+    ConflictError,
+    DiskFullError,
+    DuplicateError,
+    EndedError,
+    FailedError,
+    MediaTypeError,
+    RequestError,
+    ScanRecord,
+    ScanRequest,
+    no_descriptor,
+)
 from cluster.sources import HDF5_TYPE, MRD_TYPE
-from recon.errors import ReconError, RefusedError
+from recon.errors import (
+    CalibrationError,
+    DeviceError,
+    FileError,
+    HeaderError,
+    InputError,
+    LimitError,
+    PackageError,
+    RecipeError,
+    ReconError,
+    RefusedError,
+    ScanError,
+    WireError,
+)
 
 T = TypeVar("T")
 _FALLBACK_BYTES = 1 << 20
@@ -33,15 +58,49 @@ _LEFT = "the sender left before the end of the body: send it again"
 
 router = APIRouter()
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
-_BODIES = {"requestBody": {"required": True, "content": {MRD_TYPE: _BINARY, HDF5_TYPE: _BINARY}}}
+_BODIES = {
+    "requestBody": {
+        "description": "An MRD v1 stream as over TCP, or an ISMRMRD HDF5 file; of any size, chunked too",
+        "required": True,
+        "content": {MRD_TYPE: {"schema": BINARY}, HDF5_TYPE: {"schema": BINARY}},
+    }
+}
+_TAKEN: Responses = answers("All of the scan is on disk", {"application/json": RECORD}, status=201)
+_TAKEN[201]["headers"] = {
+    "Location": {"description": "Path of the record", "schema": TEXT},
+    "Idempotent-Replayed": {"description": "`true` where an earlier request with this key sent it", "schema": TEXT},
+}
+_NOT_TAKEN = problems(
+    WireError,
+    HeaderError,
+    FileError,
+    InputError,
+    ConflictError,
+    EndedError,
+    FailedError,
+    LimitError,
+    MediaTypeError,
+    RequestError,
+    RecipeError,
+    ScanError,
+    CalibrationError,
+    RefusedError,
+    PackageError,
+    DeviceError,
+    DiskFullError,
+    other={409: RefusedError},
+)
 
 
 async def _asked(
-    method: Annotated[str, Query(max_length=10_000)] = "auto",
-    priority: str = "routine",
-    name: Annotated[str, Query(max_length=200)] = "",
-    idempotency_key: Annotated[str, Header(max_length=200)] = "",
+    method: Annotated[
+        str, Query(max_length=10_000, description="A recipe's name or a recipe as JSON", examples=["fft", "cg-sense"])
+    ] = "auto",
+    priority: Annotated[str, Query(description="stat, routine or research", examples=["stat"])] = "routine",
+    name: Annotated[str, Query(max_length=200, description="What people call the scan", examples=["head"])] = "",
+    idempotency_key: Annotated[
+        str, Header(max_length=200, description="Makes a repeated request the same scan", examples=["9d3c-0042"])
+    ] = "",
 ) -> ScanRequest:
     return ScanRequest("http", method, read_priority(priority), name, idempotency_key)
 
@@ -50,14 +109,14 @@ async def _asked(
     "/v1/scans",
     status_code=201,
     summary="Send a scan; answered when all of it is on disk",
-    responses={201: {"content": RECORD}},
+    responses=_TAKEN | _NOT_TAKEN,
     openapi_extra=_BODIES,
 )
 async def post_scan(
     request: Request,
     context: ContextOf,
     asked: Annotated[ScanRequest, Depends(_asked)],
-    group: Annotated[str, Query(max_length=200)] = "",
+    group: Annotated[str, Query(max_length=200, description="Group of the HDF5 file; else `dataset`")] = "",
 ) -> Response:
     """Body: an MRD stream (application/x-mrd) or an ISMRMRD HDF5 file (application/x-hdf5).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from cluster.events import State
 from tests.cluster import scans
 from tests.cluster.gateway.http.conversation import MRD
+from tests.cluster.gateway.http.judge import Judge
 from tests.end_to_end.running import Running, eventually, running
 
 
@@ -22,9 +24,17 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 @pytest.fixture(scope="package")
-def http(server: Running) -> Iterator[httpx.Client]:
-    """A plain HTTP client: not ours, which would hide what the server says."""
-    with httpx.Client(base_url=server.http, timeout=30.0) as http:
+def openapi(server: Running) -> dict[str, Any]:
+    """What the server says of itself."""
+    document: dict[str, Any] = httpx.get(f"{server.http}/openapi.json").json()
+    return document
+
+
+@pytest.fixture(scope="package")
+def http(server: Running, openapi: dict[str, Any]) -> Iterator[httpx.Client]:
+    """A plain HTTP client: not ours, which would hide what the server says; every answer has to be as published."""
+    hooks = {"response": [Judge(openapi)]}
+    with httpx.Client(base_url=server.http, timeout=30.0, event_hooks=hooks) as http:
         yield http
 
 

@@ -7,15 +7,18 @@ import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import httpx
+from jsonschema import Draft202012Validator
 
 from cluster.gateway.http.context import Context
 from cluster.gateway.http.events import told
 from tests.cluster import scans
 from tests.cluster.gateway.http.conversation import MRD
+from tests.cluster.gateway.http.judge import closed
 from tests.end_to_end.running import Running
 
 
@@ -43,6 +46,17 @@ def test_events_go_on_behind_the_last_one_heard(server: Running, http: httpx.Cli
         again = http.get(f"/v1/scans/{scan}/events", headers={"last-event-id": whole[number][0]}).text
         assert told_in(again) == whole[number + 1 :]
     assert told_in(http.get(f"/v1/scans/{scan}/events", headers={"last-event-id": whole[-1][0]}).text) == []
+
+
+def test_events_are_as_published(server: Running, http: httpx.Client, openapi: dict[str, Any], done: str) -> None:
+    for path in ("/v1/events", "/v1/scans/{scan}/events"):
+        answer = openapi["paths"][path]["get"]["responses"]["200"]
+        published = answer["content"]["text/event-stream"]["x-events"]
+        lost = told_in(http.get(f"/v1/scans/{done}/events", headers={"last-event-id": "before-7"}).text)
+        events = [*heard_by(server, ""), *lost]
+        assert {name for _, name, _ in events} == {"state", "image", "lost"} == set(published)
+        for _, name, values in events:
+            Draft202012Validator(closed(published[name])).validate(values)
 
 
 def heard_by(server: Running, after: str) -> list[tuple[str, str, dict[str, object]]]:

@@ -27,7 +27,7 @@ from tests.cluster.gateway.http.conversation import (
     status,
     upload,
 )
-from tests.end_to_end.running import eventually, running
+from tests.end_to_end.running import Running, eventually, running
 
 
 def test_too_many_uploads_wait_their_turn(tmp_path: Path) -> None:
@@ -125,6 +125,20 @@ def test_silence_and_half_a_request_are_not_waited_for(tmp_path: Path) -> None:
             problem = json.loads(answer.partition(b"\r\n\r\n")[2])
             assert problem["type"] == "urn:recon-cluster:problem:slow"
             assert problem["detail"].startswith("no complete request came within 0.2 s")
+
+
+@pytest.mark.parametrize("start", [b"\x02\x00garbage\r\n\r\n", b"GET / SPDY/9\r\n\r\n"])
+def test_what_is_not_http_is_answered_with_a_problem(server: Running, start: bytes) -> None:
+    with socket.create_connection(address_of(server.http), timeout=10.0) as connection:
+        connection.sendall(start)
+        answer = b""
+        while data := connection.recv(65536):
+            answer += data
+    top, _, body = answer.partition(b"\r\n\r\n")
+    assert top.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json\r\n")
+    assert json.loads(body)["detail"] == (
+        "Invalid HTTP request received, expected HTTP/1.1: send a request as RFC 9112 has it"
+    )
 
 
 @pytest.mark.parametrize("chunked", [False, True])

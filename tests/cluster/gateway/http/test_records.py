@@ -27,7 +27,8 @@ def test_the_list_is_newest_first_and_can_be_narrowed(server: Running, http: htt
     states = {record["state"] for record in http.get("/v1/scans?state=done").json()["scans"]}
     assert states == {"done"}
     check_problem(http.get("/v1/scans?state=sleeping"), 422, "state")
-    check_problem(http.get("/v1/scans?limit=0"), 422, "limit")
+    words = "limit is '0', expected greater than or equal to 1: correct the request"
+    check_problem(http.get("/v1/scans?limit=0"), 422, words)
 
 
 def test_a_record_says_what_happened_when(http: httpx.Client, done: str) -> None:
