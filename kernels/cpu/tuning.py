@@ -65,5 +65,5 @@ def crowded(points: int, shape: tuple[int, ...]) -> bool:
 def gains_from_parts(points: int, shape: tuple[int, ...], *, eps: float) -> bool:
     """Whether a lone image is faster where every thread takes a part of the points, and all of a grid of its own."""
     cells = prod(upsampling(points, shape) * n for n in shape)
-    enough = max(grid_ns(points, shape) / 2, HANDED_OVER)
+    enough = max(grid_ns(points, shape), HANDED_OVER)
     return cells <= LARGEST_SHARED and spread_ns(points, shape, eps=eps) >= enough
