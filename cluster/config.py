@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from cluster.placement import VISIBLE, PlacementError, named, placed
 from recon.errors import ReconError
 
 KIB = 1 << 10
@@ -47,6 +48,8 @@ class ClusterConfig:
         "named",
         "configuration",
     )
+    gpus: str = _text("", "GPUs to use, by number or UUID (GPU-…, MIG-…), with commas between; none named: all")
+    gpus_per_worker: float = _limit(1.0, 0.01, 1.0, "part of a GPU that one worker takes; several share one below 1")
     workers: int = _limit(0, 0, 1024, "number of workers; 0 is one per GPU, or one per CPU core")
     threads_per_worker: int = _limit(1, 1, 256, "CPU threads of one worker")
     batches_per_worker: int = _limit(2, 1, 8, "batches handed to a worker: one runs, the others wait in its pipe")
@@ -115,10 +118,27 @@ class ClusterConfig:
                 f"heartbeat_timeout_s is {self.heartbeat_timeout_s:g}, less than three times heartbeat_s"
                 f" {self.heartbeat_s:g}: raise it, or a worker that is only late would be killed"
             )
+        self._check_gpus()
         if self.spool_unsynced_bytes < self.spool_sync_bytes:
             raise ConfigError(
                 f"spool_unsynced_bytes is {self.spool_unsynced_bytes}, less than spool_sync_bytes"
                 f" {self.spool_sync_bytes}: raise it, or nothing could be received while the disk writes"
+            )
+
+    def _check_gpus(self) -> None:
+        try:
+            names = named(self.gpus)
+            if names and self.workers:
+                placed([str(number) for number in range(self.workers)], names, self.gpus_per_worker)
+        except PlacementError as error:
+            raise ConfigError(str(error)) from error
+        if self.device.startswith("cpu") and (names or self.gpus_per_worker != 1):
+            key = f"gpus is {self.gpus!r}" if names else f"gpus_per_worker is {self.gpus_per_worker:g}"
+            raise ConfigError(f"{key}, but device is {self.device}: leave one of them out")
+        if names and self.ray not in ("local", "off"):
+            raise ConfigError(
+                f"gpus is {self.gpus!r}, but ray is {self.ray!r}, which gives out the GPUs of its own nodes: set"
+                f" {VISIBLE} where these are started"
             )
 
     @property

@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any
 
 from cluster.events import Batch, BatchDone, Heartbeat, WorkerReady
+from cluster.placement import VISIBLE, gpus_for
 from cluster.worker import Worker, WorkerSettings
 from cluster.workers import ChildLostError, Lanes, Post
 from recon.errors import DeviceError, ReconError
@@ -44,11 +45,11 @@ class Actor:
         assert self._worker is not None
         return self._worker.run(batch)
 
-    def place(self) -> tuple[str, int]:
-        """Ray's name of this node, and this process."""
+    def place(self) -> tuple[str, int, str]:
+        """Ray's name of this node, this process, and the GPUs that it sees."""
         import ray
 
-        return ray.get_runtime_context().get_node_id(), os.getpid()
+        return ray.get_runtime_context().get_node_id(), os.getpid(), os.environ.get(VISIBLE, "")
 
     def beat(self) -> Heartbeat:
         """The next sign of life, when it is time for it."""
@@ -61,6 +62,18 @@ class Actor:
         threading.Event().wait()
 
 
+def actor_options(settings: WorkerSettings) -> dict[str, Any]:
+    """What Ray is told of an actor; it puts several that take parts of a GPU on one, and shows each its own."""
+    gpus = settings.gpus if settings.device.startswith("cuda") else 0
+    # Ray never restarts it: after a restart it would replay queued calls out of order. The lane starts another.
+    return {
+        "num_cpus": settings.threads,
+        "num_gpus": gpus,
+        "max_restarts": 0,
+        "concurrency_groups": {"watch": 3},
+    }
+
+
 class RayChild:
     """One actor."""
 
@@ -68,10 +81,7 @@ class RayChild:
         self._ray = ray
         self._name = name
         self._settings = settings
-        gpus = 1 if settings.device.startswith("cuda") else 0
-        # Ray never restarts it: after a restart it would replay queued calls out of order. The lane starts another.
-        made = ray.remote(num_cpus=settings.threads, num_gpus=gpus, max_restarts=0, concurrency_groups={"watch": 3})
-        self._actor = made(Actor).remote()
+        self._actor = ray.remote(**actor_options(settings))(Actor).remote()
         self._pending: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.pid = 0
         self._process: int | None = None  # a handle of the actor's process, where it runs on this node
@@ -81,7 +91,7 @@ class RayChild:
         ready = self._get(self._actor.announce.remote(self._name, self._settings), timeout_s)
         if not isinstance(ready, WorkerReady):
             raise ChildLostError(str(ready))
-        node, self.pid = self._get(self._actor.place.remote(), timeout_s)
+        node, self.pid, _ = self._get(self._actor.place.remote(), timeout_s)
         if node == self._ray.get_runtime_context().get_node_id():
             self._process = self._handle(self.pid)
         threading.Thread(target=self._watch, name=f"watch-{self._name}", daemon=True).start()
@@ -153,12 +163,14 @@ class RayWorkers(Lanes):
         settings: WorkerSettings,
         *,
         address: str = LOCAL,
+        gpus: Sequence[str] = (),
         store_bytes: int = 1 << 30,
         start_timeout_s: float = 120.0,
     ) -> None:
         super().__init__(names, start_timeout_s=start_timeout_s)
         self._settings = settings
         self._address = address
+        self._gpus = tuple(gpus)  # of this machine, for a Ray that is started here
         self._store_bytes = store_bytes
         self._ray: Any = None
 
@@ -171,6 +183,8 @@ class RayWorkers(Lanes):
         if self._address == LOCAL and "ray" not in sys.modules:
             # What Ray does anyway for a cluster of its own; asked for by name, it does so without a warning.
             os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if self._gpus:
+            os.environ[VISIBLE] = ",".join(self._gpus)  # Ray deals out what it finds named here, MIG slices too
         import ray
 
         self._ray = ray
@@ -207,7 +221,7 @@ class RayWorkers(Lanes):
         if self._address != LOCAL:
             return {**common, "address": self._address}
         count = len(self.names)
-        gpus = count if self._settings.device.startswith("cuda") else 0
+        gpus = gpus_for(count, self._settings.gpus) if self._settings.device.startswith("cuda") else 0
         cpus = count * self._settings.threads
         return {**common, "num_cpus": cpus, "num_gpus": gpus, "object_store_memory": self._store_bytes}
 

@@ -15,6 +15,7 @@ from cluster.gateway import sockets
 from cluster.gateway.http.server import HttpGateway
 from cluster.gateway.limits import check_exposure, parse_address
 from cluster.gateway.tcp import MrdGateway
+from cluster.placement import VISIBLE, named, per_gpu, placed
 from cluster.service import Service
 from cluster.worker import WorkerSettings
 from cluster.workers import ProcessWorkers, Workers
@@ -91,16 +92,40 @@ def make_workers(config: ClusterConfig) -> Workers:
     settings = WorkerSettings(
         device=device_of(config),
         threads=config.threads_per_worker,
+        gpus=config.gpus_per_worker,
         memory_bytes=config.worker_memory_bytes or int(_PART_OF_MEMORY * _free_bytes() / len(names)),
         plan_cache_bytes=config.plan_cache_bytes,
         header_cache_entries=config.header_cache_entries,
         heartbeat_s=config.heartbeat_s,
     )
+    gpus = gpus_of(config) if config.ray in ("local", "off") else ()
+    own = placed(names, gpus, config.gpus_per_worker) if gpus else {}
     if config.ray == "off":
-        return ProcessWorkers(names, settings, start_timeout_s=config.worker_start_timeout_s)
+        return ProcessWorkers(names, settings, gpus=own, start_timeout_s=config.worker_start_timeout_s)
     from cluster.ray_workers import RayWorkers  # not needed, and perhaps not installed, with plain processes
 
-    return RayWorkers(names, settings, address=config.ray, start_timeout_s=config.worker_start_timeout_s)
+    return RayWorkers(
+        names,
+        settings,
+        address=config.ray,
+        gpus=named(config.gpus),
+        start_timeout_s=config.worker_start_timeout_s,
+    )
+
+
+def gpus_of(config: ClusterConfig) -> tuple[str, ...]:
+    """The GPUs that workers on this machine use: those that are named, or all that this process sees.
+
+    None on the CPU; raises DeviceError where GPUs are named and none can be used.
+    """
+    names = named(config.gpus)
+    if device_of(config) != "cuda":
+        if names:
+            raise DeviceError(f"gpus is {config.gpus!r}, but no GPU can be used here: check the driver or leave it out")
+        return ()
+    seen = tuple(filter(None, os.environ.get(VISIBLE, "").split(",")))
+    count_here = sum(1 for _ in takewhile(_is_device, (f"cuda:{number}" for number in count())))
+    return names or seen[:count_here] or tuple(map(str, range(count_here)))
 
 
 def device_of(config: ClusterConfig) -> str:
@@ -114,7 +139,7 @@ def worker_count(config: ClusterConfig) -> int:
     if config.workers:
         return config.workers
     if device_of(config) == "cuda":
-        return sum(1 for _ in takewhile(_is_device, (f"cuda:{number}" for number in count())))
+        return len(gpus_of(config)) * per_gpu(config.gpus_per_worker)
     return max(1, len(os.sched_getaffinity(0)) // config.threads_per_worker)
 
 

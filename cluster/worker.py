@@ -33,6 +33,7 @@ class WorkerSettings:
 
     device: str = "cpu"
     threads: int = 1
+    gpus: float = 1.0  # part of a GPU, where the device is one
     memory_bytes: int = 4 << 30  # what its frames may take
     plan_cache_bytes: int = 512 << 20
     header_cache_entries: int = 64

@@ -17,6 +17,7 @@ from typing import Protocol
 
 from cluster.channel import receive, send
 from cluster.events import Batch, BatchDone, Event, Heartbeat, WorkerLost, WorkerReady
+from cluster.placement import VISIBLE
 from cluster.worker import Worker, WorkerSettings
 
 _log = logging.getLogger(__name__)
@@ -319,15 +320,25 @@ class ProcessChild:
 
 
 class ProcessWorkers(Lanes):
-    """Workers in plain processes."""
+    """Workers in plain processes; `gpus` says which GPU each of them sees, where that is not all."""
 
-    def __init__(self, names: Sequence[str], settings: WorkerSettings, *, start_timeout_s: float = 120.0) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        settings: WorkerSettings,
+        *,
+        gpus: Mapping[str, str] | None = None,
+        start_timeout_s: float = 120.0,
+    ) -> None:
         super().__init__(names, start_timeout_s=start_timeout_s)
         self._settings = settings
+        self._gpus = gpus or {}
 
     def spawn(self, name: str) -> ProcessChild:
         """Start a process for `name`."""
         environment = child_environment(self._settings, os.environ, search_path=sys.path)
+        if name in self._gpus:
+            environment[VISIBLE] = self._gpus[name]
         try:
             return ProcessChild(name, self._settings, environment=environment)
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cluster.events import BatchDone, Event, WorkerReady
-from cluster.ray_workers import RayWorkers
+from cluster.ray_workers import Actor, RayWorkers, actor_options
 from recon.errors import DeviceError
 from tests.cluster import deaths, scans
 from tests.cluster.test_workers import FRAMES, batches
@@ -73,6 +74,24 @@ def test_actors_work_and_nobody_else_can_reach_them(tmp_path: Path) -> None:
 def test_killed_or_stopped_actor_is_replaced_and_its_work_done_once(tmp_path: Path) -> None:
     workers = RayWorkers(["w0"], scans.settings(heartbeat_s=0.1), store_bytes=STORE_BYTES)
     deaths.killed_and_stopped_in_a_batch(workers, tmp_path)
+
+
+@pytest.mark.long
+def test_ray_puts_actors_that_share_a_gpu_on_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two slices of GPUs that Ray is told of, four actors of half a one each; a fifth finds no place."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a,MIG-b")
+    import ray
+
+    about = {"include_dashboard": False, "log_to_driver": False, "logging_level": "warning"}
+    ray.init(num_cpus=5, num_gpus=2, object_store_memory=STORE_BYTES, **about)
+    try:
+        half = ray.remote(**actor_options(scans.settings(device="cuda", gpus=0.5)))(Actor)
+        actors = [half.remote() for _ in range(5)]
+        placed, waiting = ray.wait([actor.place.remote() for actor in actors], num_returns=4, timeout=60.0)
+        assert Counter(seen for _, _, seen in ray.get(placed)) == {"MIG-a": 2, "MIG-b": 2}
+        assert ray.wait(waiting, timeout=0.5)[0] == []
+    finally:
+        ray.shutdown()
 
 
 def test_ray_that_is_not_there_is_said_to_be_missing() -> None:
