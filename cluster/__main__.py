@@ -59,7 +59,7 @@ def make_parser(commands: Iterable[EntryPoint], words: Sequence[str]) -> argpars
 
     Raises ReconError when the one named needs a package that is not installed.
     """
-    parser = argparse.ArgumentParser(prog="recon-cluster", description="MR reconstruction on many devices.")
+    parser = _Parser(prog="recon-cluster", description="MR reconstruction on many devices.")
     parser.add_argument("--version", action="version", version=f"recon-cluster {__version__}")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     known = sorted(commands, key=lambda command: command.name)
@@ -67,6 +67,16 @@ def make_parser(commands: Iterable[EntryPoint], words: Sequence[str]) -> argpars
     for command in named or known:
         _add(command, subparsers, named=bool(named))
     return parser
+
+
+class _Parser(argparse.ArgumentParser):
+    """One whose subcommands, and theirs, refuse what they do not know themselves: with their usage, not with ours."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
 
 def _add(command: EntryPoint, subparsers: Subparsers, *, named: bool) -> None:

@@ -13,7 +13,7 @@ import random
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +41,7 @@ from cluster.calls import (
 from cluster.job import LogLine, RequestError, ScanRecord, check_scan_id
 from cluster.sources import Sendable, source
 from recon.errors import InputError
+from recon.recipe import written
 from recon.scan import Image
 
 T = TypeVar("T")
@@ -207,7 +208,7 @@ class Client:
         self,
         content: Sendable,
         *,
-        method: str = "auto",
+        method: str | Mapping[str, object] = "auto",
         priority: str = "routine",
         name: str = "",
         progress: Callable[[int], None] | None = None,
@@ -215,10 +216,12 @@ class Client:
     ) -> RemoteScan:
         """Send a scan; returns when all of it is on the server's disk. `progress` is told the bytes sent so far.
 
+        `method` is a recipe: a name, JSON, or what JSON would say, {"method": …, "parameters": {…}}.
         Sent with the same `key` again it is the same scan, which `find` knows while it is still coming in.
         Raises RefusedError, LostError, or what is wrong with the scan (InputError, LimitError, ScanError, RecipeError).
         """
-        submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
+        key = key or self.options.new_key()
+        submission = Submission(source(content), key, written(method), priority, name, progress)
         return RemoteScan(self, self.run(calls.submit(submission, self.tries())))
 
     def scan(self, scan: str) -> RemoteScan:
@@ -448,14 +451,15 @@ class AsyncClient:
         self,
         content: Sendable,
         *,
-        method: str = "auto",
+        method: str | Mapping[str, object] = "auto",
         priority: str = "routine",
         name: str = "",
         progress: Callable[[int], None] | None = None,
         key: str = "",
     ) -> AsyncRemoteScan:
         """As `Client.submit`; the content is read, and `progress` called, in a thread."""
-        submission = Submission(source(content), key or self.options.new_key(), method, priority, name, progress)
+        key, opened = key or self.options.new_key(), await asyncio.to_thread(source, content)
+        submission = Submission(opened, key, written(method), priority, name, progress)
         return AsyncRemoteScan(self, await self.run(calls.submit(submission, self.tries())))
 
     async def scan(self, scan: str) -> AsyncRemoteScan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -29,9 +30,7 @@ class DataFolder:
             self.spool = _open_spool(config)
         except (OSError, sqlite3.Error) as error:
             self._release()
-            raise ConfigError(
-                f"the data folder {config.data} cannot be used ({error}): give one that can be written with --data"
-            ) from error
+            raise ConfigError(unusable(config.data, error)) from error
 
     def close(self) -> None:
         """Close everything in it."""
@@ -43,6 +42,20 @@ class DataFolder:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def unusable(folder: Path, error: Exception) -> str:
+    """Why a server cannot have the folder, and what helps."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk of the data folder {folder} is full: free space there, or give another with --data"
+    if number == errno.EROFS:
+        return f"the disk of the data folder {folder} is mounted read-only: give another folder with --data"
+    if number in (errno.EACCES, errno.EPERM):
+        what = f"the user {os.geteuid()} may not write {getattr(error, 'filename', None) or folder}"
+        return f"{what}, which the data folder {folder} needs: change its owner, or give another with --data"
+    words = f"{error.strerror}: {error.filename}" if isinstance(error, OSError) and error.filename else str(error)
+    return f"the data folder {folder} cannot be used ({words}): give one that can be written with --data"
 
 
 def _claim(folder: Path) -> int:

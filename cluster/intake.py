@@ -95,6 +95,8 @@ class Reception:
             self.live.update(
                 frames=self.stream.frames, readouts=self.stream.readouts, chosen=step.frames[-1].recipe.method
             )
+        if self.stream.unfit:  # all else goes on: raw data are kept, for another method
+            self.live.update(chosen=self.stream.recipe.method)
         for text in step.warnings:
             self.warn(text)
         if step.error is not None:
@@ -118,7 +120,7 @@ class Reception:
         live.update(received_s=received_s, complete=complete, state=state, readouts=self.stream.readouts)
         line = f"received {live.record.readouts} readouts, {live.record.bytes} bytes"
         self.desk.recorder.write_through(live, line)
-        self._received(complete=complete, reason=reason)
+        self._received(complete=complete, reason=reason or self.stream.unfit)
 
     def fail(self, error: ReconError) -> None:
         """The input is bad: frames that were complete are still done, then the scan has failed."""
@@ -280,7 +282,7 @@ class Intake:
         self._check()
         try:
             step = decode(self._keep(keep))
-            if step.frames or step.messages or step.error:
+            if step.frames or step.messages or step.warnings or step.remarks or step.error:
                 self._reception.take(step)
                 self._report()
             elif self._bytes - self._reported[0] >= _REPORT_BYTES:

@@ -41,7 +41,7 @@ class Source:
 
 
 def source(content: Sendable) -> Source:
-    """`content` as chunks; raises FileError when it is a path that cannot be read, or of something else."""
+    """`content` as chunks; raises FileError when it is a path that cannot be read, or of what is no whole scan."""
     if isinstance(content, str | Path):
         return _of_file(Path(content), group="")
     if isinstance(content, GroupOf):
@@ -86,6 +86,10 @@ def _of_file(path: Path, *, group: str) -> Source:
     form = form_of_file(path)
     if form is Form.STREAM:
         refuse_group(path, group)
+    else:
+        from recon.mrd.hdf5 import GROUP, check_scan  # with h5py, which streams do without
+
+        check_scan(path, group=group or GROUP)  # the server could say so only once all of it was sent
     params = {"group": group} if group else {}
     return Source(_TYPES[form], lambda: _read(path), size=path.stat().st_size, params=params)
 

@@ -17,7 +17,7 @@ from recon.assemble import Assembler, FrameIndex
 from recon.dependency import missing
 from recon.errors import LimitError, ReconError
 from recon.interpreter import Interpreter
-from recon.methods import METHODS, choose, decide, grouping_of, settle
+from recon.methods import METHODS, choose, decide, grouping_of, settle, unfit
 from recon.mrd.wire import AcquisitionRun, Close, Decoder, HeaderXml, Message, Query, WaveformMessage, WireLimits
 from recon.recipe import AUTO, CINE, Recipe, breathes
 from recon.scan import ScanHeader
@@ -66,6 +66,7 @@ class ScanStream:
         self._assembler: Assembler | None = None
         self._settled: Recipe | None = None
         self._reason = ""  # why the header alone decided
+        self._unfit = ""  # why the recipe can make no image
         self._header_extent = Extent(0, 0, 0)
         self._noise_found: tuple[int, NoiseRef, tuple[str, ...]] | None = None  # of so many noise readouts of its own
         self._store = store
@@ -92,6 +93,11 @@ class ScanStream:
     def readouts(self) -> int:
         """Readouts so far."""
         return self._runs.readouts
+
+    @property
+    def unfit(self) -> str:
+        """Why no frame is made of imaging readouts that came, or "": by this header the recipe can make no image."""
+        return self._unfit if self._assembler is not None and self._assembler.imaging else ""
 
     @property
     def position(self) -> int:
@@ -140,6 +146,8 @@ class ScanStream:
             for message in messages:
                 self.silent = self.silent and isinstance(message, Query | Close)
                 self._meaning.take(message)
+                step.remarks += self._meaning.remarks
+                self._meaning.remarks.clear()
                 if isinstance(message, AcquisitionRun):
                     self._readouts(message, step)
                     continue
@@ -168,6 +176,7 @@ class ScanStream:
         """The assembler: made when the recipe can change no more."""
         if self._assembler is None:
             self._settled, self._reason = settle(self._meaning.recipe, header)
+            self._unfit = unfit(self._settled, header)
             self._assembler = Assembler(header, grouping_of(self.recipe))
         return self._assembler
 
@@ -182,10 +191,14 @@ class ScanStream:
             raise LimitError(f"the scan has more than {most} readouts, the limit here: split it")
 
     def _add(self, indices: Iterable[FrameIndex], step: Step) -> None:
-        for index in indices:
-            self._explain(index, step)
-            step.frames.append(self._frame(index))
-            step.warnings += index.warnings
+        for index in indices:  # also where no frame is made: readouts that contradict the header are found
+            if not self._unfit:
+                self._explain(index, step)
+                step.frames.append(self._frame(index))
+                step.warnings += index.warnings
+        if self.unfit and self.unfit not in self._reasons:
+            self._reasons.add(self.unfit)
+            step.warnings.append(self.unfit)
 
     def _explain(self, index: FrameIndex, step: Step) -> None:
         """Why `auto` takes the method it takes, once for each reason."""

@@ -8,13 +8,15 @@ from recon.mrd.wire import AcquisitionRun, Close, ConfigFile, ConfigText, Header
 from recon.recipe import AUTO, apply_text, resolve, settings_of
 from recon.scan import ScanHeader
 
+_SHOWN = 80  # characters of a text in a remark
+
 
 class Interpreter:
     """The header of one stream and the recipe that it asks for, message by message.
 
     `method` is as asked for beside the stream: "auto" leaves it to the stream, any other counts more than the
     stream's. Parameters beside "auto" go on top of what the stream's configuration names. Raises RecipeError where the
-    method or a parameter of it is unknown.
+    method or a parameter of it is unknown. `remarks` are what whoever sent the stream may want to know of it.
     """
 
     def __init__(self, method: str = AUTO) -> None:
@@ -22,6 +24,7 @@ class Interpreter:
         self.recipe = resolve(method)
         self.measuring = False  # a readout came
         self.closed = False
+        self.remarks: list[str] = []
         self._fixed = self.recipe.method != AUTO
         self._on_top = {} if self._fixed else settings_of(method)
 
@@ -62,9 +65,14 @@ class Interpreter:
             self.recipe = recipe
 
     def _adjust(self, text: str) -> None:
-        """A JSON object between header and first readout sets parameters; any other text is a remark.
+        """A JSON object between header and first readout sets parameters; any other text there sets nothing.
 
         FIRE names its configuration in that text as well, which counts as little as any where the method is fixed.
         """
-        if self.header is not None and not self.measuring and text.lstrip().startswith("{"):
+        if self.header is None or self.measuring:
+            return
+        if not text.lstrip().startswith("{"):
+            words = f"the text {text.rstrip(chr(0))[:_SHOWN]!r} after the header is no JSON object: it sets nothing"
+            self.remarks.append(words)
+        else:
             self.recipe = apply_text(self.recipe, text, keep_method=self._fixed, under=self._on_top)

@@ -17,12 +17,13 @@ from recon.delays import undelayed
 from recon.dependency import missing
 from recon.device import on_device, on_host
 from recon.epi import straightened
-from recon.errors import CalibrationError, ScanError
+from recon.errors import CalibrationError, RecipeError, ScanError
 from recon.gather import gather, select
 from recon.labels import attributes, labels_of
-from recon.methods import METHODS, Workbench, choose, grouping_of, plainer, settle
+from recon.methods import METHODS, Workbench, choose, grouping_of, plainer, settle, unfit
 from recon.methods.breathing import parted
 from recon.methods.cine import gated
+from recon.methods.method import refuse
 from recon.methods.null import NULL
 from recon.methods.off_resonance import with_field
 from recon.methods.snr import by_replicas, noise_known
@@ -35,6 +36,8 @@ from recon.series import frames_together
 def reconstruct(scan: Scan, recipe: Recipe, kernels: Kernels, *, cache: Cache | None = None) -> Iterator[Image]:
     """The images of a whole scan, frame after frame; raises ReconError with the reason where it cannot be."""
     recipe, _ = settle(recipe, scan.header)
+    if reason := unfit(recipe, scan.header):
+        raise RecipeError(reason)
     indices, noise = frames_of(scan, recipe)
     unwhitened = () if noise or not recipe.parameters.get("whiten") else missing(scan.header)
     cache = Cache() if cache is None else cache
@@ -92,6 +95,7 @@ def _checked(header: ScanHeader, material: Material, recipe: Recipe, workbench: 
     readouts, noise = material.readouts, material.noise
     encoding = header.encodings[space_of(readouts)]
     recipe = choose(recipe, encoding, calibrated=any(is_calibration(run.head["flags"]).any() for run in readouts))
+    refuse(METHODS[recipe.method].check, encoding)
     try:
         images = yield from _images(header, material, recipe, workbench)
     except FloatingPointError as error:

@@ -332,6 +332,17 @@ def settings_of(text: str) -> dict[str, object]:
     return _read(text)[1] if text.lstrip().startswith("{") else {}
 
 
+def written(recipe: str | Mapping[str, object]) -> str:
+    """A recipe as text, which may be given as what its JSON says; raises RecipeError where it cannot be JSON."""
+    if isinstance(recipe, str):
+        return recipe
+    try:
+        return json.dumps(dict(recipe))
+    except (TypeError, ValueError, RecursionError) as error:
+        words = f"the recipe {_shown(recipe)} is no JSON ({error}), expected texts, numbers, true or false: correct it"
+        raise RecipeError(words) from error
+
+
 def with_settings(text: str, settings: Mapping[str, object]) -> str:
     """The recipe `text`, a name or JSON, with `settings` put on top, as JSON; unchanged where there are none."""
     if not settings:

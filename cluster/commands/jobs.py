@@ -38,11 +38,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def table(records: list[ScanRecord]) -> Group:
-    """Scans as a table of at most 80 columns, names and reasons below: a line each, cut where the terminal ends."""
+    """Scans as a table of at most 80 columns, names and reasons below: wrapped where the terminal ends."""
     shown = Table(box=None, pad_edge=False, padding=(0, 1))
     for name in ("scan", "state", "method", "priority", "created", "images"):
         shown.add_column(name, no_wrap=True)
-    parts: list[Table | Text] = [shown]
+    parts: list[Table] = [shown]
     for record in records:
         shown.add_row(
             record.id,
@@ -56,6 +56,10 @@ def table(records: list[ScanRecord]) -> Group:
     return Group(*parts)
 
 
-def _line(record: ScanRecord) -> Text:
+def _line(record: ScanRecord) -> Table:
     words = " ".join((record.reason or record.name).split())  # a name may hold anything, a line is one line
-    return Text(f"{record.id} {words}", no_wrap=True, overflow="ellipsis")
+    line = Table.grid(padding=(0, 1))
+    line.add_column(no_wrap=True)
+    line.add_column(overflow="fold")
+    line.add_row(record.id, Text(words))
+    return line

@@ -26,7 +26,18 @@ from recon.recipe import AUTO, CINE, EXTENSIONS, METHOD_PARAMETERS, PARAMETERS, 
 from recon.scan import Encoding, Limit, ScanHeader, Trajectory
 from recon.series import grouping_over
 
-__all__ = ["METHODS", "Method", "Workbench", "choose", "decide", "enough_spokes", "grouping_of", "plainer", "settle"]
+__all__ = [
+    "METHODS",
+    "Method",
+    "Workbench",
+    "choose",
+    "decide",
+    "enough_spokes",
+    "grouping_of",
+    "plainer",
+    "settle",
+    "unfit",
+]
 
 RETRO = "RetroGatedImages"  # the user parameter by which converters to ISMRMRD say that readouts are gated afterwards
 
@@ -63,6 +74,19 @@ def settle(recipe: Recipe, header: ScanHeader) -> tuple[Recipe, str]:
         return recipe, ""
     reason = f"auto takes cine: the header's user parameter {RETRO} is {count:g}"
     return _renamed(recipe, CINE, phases=int(count)), reason
+
+
+def unfit(recipe: Recipe, header: ScanHeader) -> str:
+    """Why a settled recipe can make no image of a scan with this `header`, whatever is measured, or "".
+
+    Where its method takes some of the header's encodings, frames of the others fail one by one.
+    """
+    if recipe.method == AUTO:
+        return ""
+    calibrating = {space.multiband.calibration_encoding for space in header.encodings if space.multiband is not None}
+    spaces = [space for number, space in enumerate(header.encodings) if number not in calibrating]
+    reasons = [METHODS[recipe.method].check(space) for space in spaces or header.encodings]
+    return reasons[0] if all(reasons) else ""
 
 
 def _renamed(recipe: Recipe, method: str, **values: Value) -> Recipe:

@@ -14,7 +14,7 @@ from recon.methods.gridding import SECONDS_PER_POINT
 from recon.methods.grids import Target, fft_seconds, points, resize, target_of, voxels
 from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench, one_of
+from recon.methods.method import Method, Workbench, one_of, single_slices
 from recon.methods.partial import Extents, completed, extents_of
 from recon.methods.problem import Problem, problems_of
 from recon.operators import regularised
@@ -68,4 +68,5 @@ def cost(encoding: Encoding, coils: int) -> float:
     return maps + coils * (5e-8 * voxels(encoding) + 2 * USUAL_ITERATIONS * transform)
 
 
-CG_SENSE = Method("cg-sense", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch)
+check = single_slices("cg-sense")
+CG_SENSE = Method("cg-sense", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch, check=check)

@@ -9,15 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels, Real
-from recon.errors import RecipeError
 from recon.methods.combine import combined
 from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench, one_of
+from recon.methods.method import Method, Workbench, lines_alone, one_of, refuse
 from recon.methods.partial import completed, extents_of
 from recon.methods.snr import by_formula, wants_formula
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
+
+check = lines_alone("fft", instead="gridding or auto")
 
 
 def run_batch(
@@ -25,7 +26,7 @@ def run_batch(
 ) -> list[list[Image]]:
     """One image of each Cartesian frame, its coils combined as the recipe says; raises RecipeError for any other."""
     for frame in frames:
-        _check(frame)
+        refuse(check, frame.encoding)
     target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
     if recipe["combine"] == "rss" and recipe["partial_fourier"] == "off":  # the coils' images are never kept
         samples = [resize(frame.kspace, target.full) for frame in frames]
@@ -34,13 +35,6 @@ def run_batch(
         each = zip(frames, calibrations, strict=True)
         found = [_pixels(frame, calibration, target, recipe, workbench.kernels) for frame, calibration in each]
     return [_images(frame, pixels, target, recipe) for frame, pixels in zip(frames, found, strict=True)]
-
-
-def _check(frame: Frame) -> None:
-    if frame.sampled is None:
-        raise RecipeError(
-            f"the method fft needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use gridding or auto"
-        )
 
 
 def _rss(
@@ -113,4 +107,4 @@ def cost(encoding: Encoding, coils: int) -> float:
 
 
 run = one_of(run_batch)
-FFT = Method("fft", run, bytes_needed, cost, batch=run_batch)
+FFT = Method("fft", run, bytes_needed, cost, batch=run_batch, check=check)

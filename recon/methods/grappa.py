@@ -8,7 +8,6 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels
 from recon.arrays import contiguous
-from recon.errors import RecipeError
 from recon.grappa import (
     SOURCES,
     SOURCES_VOLUME,
@@ -29,12 +28,14 @@ from recon.methods.combine import check_finite, maps_from
 from recon.methods.grids import Pixels, Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.hybrid import calibration_of, hybrid, reference_bytes
 from recon.methods.images import factor_of, image_of
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, both, lines_alone, refuse, single_slices
 from recon.methods.partial import completed, extents_of
 from recon.methods.problem import maps_possible
 from recon.methods.snr import by_formula, wants_formula
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
+
+check = both(single_slices("grappa"), lines_alone("grappa", instead="gridding or auto"))
 
 
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
@@ -46,10 +47,8 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     suffice. Beside the frame it takes 16 · coils bytes per voxel inside the field of view (lines and coil images) and
     2 · SLAB_BYTES.
     """
-    if frame.sampled is None:
-        raise RecipeError(
-            f"the method grappa needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use gridding or auto"
-        )
+    refuse(check, frame.encoding)
+    assert frame.sampled is not None
     centre = centre_of(frame.sampled)
     lattice = lattice_of(frame.sampled, centre)
     if lattice is None or lattice.acceleration == 1 or frame.sampled[spanned(frame.sampled, lattice)].all():
@@ -146,4 +145,4 @@ def _unknowns(encoding: Encoding, coils: int) -> int:
     return sources[0] * WIDTH * coils
 
 
-GRAPPA = Method("grappa", run, bytes_needed, cost, calibration=True)
+GRAPPA = Method("grappa", run, bytes_needed, cost, calibration=True, check=check)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from kernels.contract import Complex
-from recon.errors import RecipeError
-from recon.methods.method import Method, Workbench, alone
+from recon.methods.method import Method, Workbench, alone, both, refuse, shots_alone, single_slices
 from recon.methods.together import bytes_needed, cost, needs, series_of
 from recon.prox import TotalVariation
 from recon.recipe import Recipe
 from recon.scan import Calibration, Frame, Image
 from recon.solve import Prox
+
+check = both(single_slices("grasp"), shots_alone("grasp", instead="llr or l1-wavelet"))
 
 
 def joint(frames: Sequence[Frame], calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
@@ -22,10 +23,7 @@ def joint(frames: Sequence[Frame], calibration: Calibration, recipe: Recipe, wor
     The strength is in units of the noise, which the noise scan has made 1, or which is estimated. Raises RecipeError
     for Cartesian frames.
     """
-    if any(frame.trajectory is None for frame in frames):
-        raise RecipeError(
-            f"the method grasp needs a trajectory, the scan is {frames[0].encoding.trajectory}: use llr or l1-wavelet"
-        )
+    refuse(check, frames[0].encoding)
     series = series_of(frames, calibration, recipe, workbench)
     return series.solved(temporal_variation(series.noise * recipe.number("strength")), recipe)
 
@@ -40,4 +38,4 @@ def temporal_variation(strength: float) -> Prox:
     return prox
 
 
-GRASP = Method("grasp", alone(joint), bytes_needed, cost, calibration=True, joint=joint, of_scan=needs)
+GRASP = Method("grasp", alone(joint), bytes_needed, cost, calibration=True, joint=joint, of_scan=needs, check=check)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kernels.contract import Complex
-from recon.errors import RecipeError
 from recon.methods.combine import combined
 from recon.methods.grids import Target, fft_seconds, inner, points, resize, target_of, voxels
 from recon.methods.hybrid import reference_bytes
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench, one_of
+from recon.methods.method import Method, Workbench, one_of, refuse, shots_alone
 from recon.methods.shots import images_of, shots_of
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
 SECONDS_PER_POINT = 6e-8  # of one CPU core, for one coil
+
+check = shots_alone("gridding", instead="fft or auto")
 
 
 def run_batch(
@@ -23,10 +24,7 @@ def run_batch(
 ) -> list[list[Image]]:
     """One image of each frame's k-space with a trajectory; raises RecipeError for Cartesian k-space."""
     for frame in frames:
-        if frame.trajectory is None:
-            raise RecipeError(
-                f"the method gridding needs a trajectory, the scan is {frame.encoding.trajectory}: use fft or auto"
-            )
+        refuse(check, frame.encoding)
     target = target_of(frames[0].encoding, oversampling=recipe.text("oversampling"))
     each = zip(frames, calibrations, strict=True)
     images = images_of([shots_of(frame, target, calibration, recipe, workbench) for frame, calibration in each])
@@ -53,4 +51,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return 5e-3 + coils * (SECONDS_PER_POINT * points(encoding) + fft_seconds(4 * voxels(encoding)))
 
 
-GRIDDING = Method("gridding", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch)
+GRIDDING = Method("gridding", one_of(run_batch), bytes_needed, cost, calibration=True, batch=run_batch, check=check)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from recon.methods.grids import voxels
-from recon.methods.method import Method, Workbench, alone
+from recon.methods.method import Method, Workbench, alone, single_slices
 from recon.methods.together import bytes_needed, cost, count_of, needs, series_of
 from recon.prox import low_rank_blocks
 from recon.recipe import Recipe
@@ -32,4 +32,6 @@ def of_scan(encoding: Encoding, coils: int, recipe: Recipe, raw_bytes: int) -> t
     return size, seconds + SECONDS_PER_VALUE * recipe.number("iterations") * values
 
 
-LLR = Method("llr", alone(joint), bytes_needed, cost, calibration=True, joint=joint, of_scan=of_scan)
+LLR = Method(
+    "llr", alone(joint), bytes_needed, cost, calibration=True, joint=joint, of_scan=of_scan, check=single_slices("llr")
+)

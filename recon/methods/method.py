@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from kernels.contract import Kernels
 from recon.cache import Cache
+from recon.errors import RecipeError
+from recon.lines import is_cartesian
 from recon.recipe import ANALYTIC, Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
 
@@ -24,7 +26,59 @@ class Workbench:
 Run = Callable[[Frame, Calibration, Recipe, Workbench], list[Image]]
 RunJoint = Callable[[Sequence[Frame], Calibration, Recipe, Workbench], list[Image]]
 RunBatch = Callable[[Sequence[Frame], Sequence[Calibration], Recipe, Workbench], list[list[Image]]]
+Check = Callable[[Encoding], str]
 OfScan = Callable[[Encoding, int, Recipe, int], tuple[int, float]]
+
+
+def any_encoding(_encoding: Encoding) -> str:
+    """No reason against any."""
+    return ""
+
+
+def lines_alone(method: str, *, instead: str) -> Check:
+    """The check of a `method` of Cartesian k-space: `instead` are methods for other trajectories."""
+
+    def check(encoding: Encoding) -> str:
+        if is_cartesian(encoding):
+            return ""
+        found = f"the header's trajectory is {encoding.trajectory}"
+        return f"the method {method} needs Cartesian k-space, {found}: use {instead}"
+
+    return check
+
+
+def shots_alone(method: str, *, instead: str) -> Check:
+    """The check of a `method` of trajectories: `instead` are methods for lines."""
+
+    def check(encoding: Encoding) -> str:
+        if not is_cartesian(encoding):
+            return ""
+        return f"the method {method} needs a trajectory, the header's is {encoding.trajectory}: use {instead}"
+
+    return check
+
+
+def single_slices(method: str) -> Check:
+    """The check of a `method` of slices that were excited one by one."""
+
+    def check(encoding: Encoding) -> str:
+        if encoding.multiband is None:
+            return ""
+        found = f"the header's multiband_factor is {encoding.multiband.factor}"
+        return f"the method {method} takes no slices excited together, {found}: use slice-grappa or auto"
+
+    return check
+
+
+def both(first: Check, second: Check) -> Check:
+    """The check that asks one after the other."""
+    return lambda encoding: first(encoding) or second(encoding)
+
+
+def refuse(check: Check, encoding: Encoding) -> None:
+    """Raises RecipeError with the reason that `check` has against `encoding`."""
+    if reason := check(encoding):
+        raise RecipeError(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +90,8 @@ class Method:
 
     A method that looks at several frames at once has `joint` instead: it is given all frames that differ in the
     counters or the time that the recipe's `over` names, and `bytes_needed` and `cost` are of them all together.
+
+    `check(encoding)` is the reason why no image can ever come of what the header says, naming its field, or "".
     """
 
     name: str
@@ -46,6 +102,7 @@ class Method:
     joint: RunJoint | None = None
     batch: RunBatch | None = None  # `run` for frames of one grid at once, each with a calibration of its own
     of_scan: OfScan | None = None  # bytes and seconds of frames that are as large as their scan
+    check: Check = any_encoding
 
     def needs(self, encoding: Encoding, coils: int, *, recipe: Recipe, raw_bytes: int) -> tuple[int, float]:
         """Bytes of memory and one CPU core's seconds for a frame whose readouts are `raw_bytes` long.

@@ -9,7 +9,7 @@ import numpy as np
 
 from kernels.contract import Complex, Kernels, Real
 from recon.arrays import contiguous
-from recon.errors import CalibrationError, RecipeError
+from recon.errors import CalibrationError
 from recon.espirit import VIRTUAL, espirit
 from recon.grappa import Lattice, Mask, centre_of, check_acceleration, lattice_of, spanned
 from recon.methods import fft
@@ -18,7 +18,7 @@ from recon.methods.grappa import growth_of, regridded
 from recon.methods.grids import Target, fft_seconds, inner, interpolation, resize, target_of, voxels
 from recon.methods.hybrid import hybrid, middle, reference_bytes, region
 from recon.methods.images import factor_of, image_of
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, both, lines_alone, refuse, single_slices
 from recon.methods.partial import completed, extents_of
 from recon.methods.problem import CENTRE_LINES, centre_window, check_centre
 from recon.methods.snr import by_formula, wants_formula
@@ -33,6 +33,8 @@ FAINT = 0.1  # of the usual brightness: what is half as likely to have detail as
 DARK = 1e-9  # share of the usual detail's power that is expected where there is no object at all
 HELD = 0.5  # how clear a voxel must be for its detail not to be called lost
 
+check = both(single_slices("sense"), lines_alone("sense", instead="cg-sense or auto"))
+
 
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """One image, and the map of its geometry factor where the recipe wants it.
@@ -43,10 +45,8 @@ def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workb
     Raises RecipeError for k-space with a trajectory, CalibrationError where the centre is too small for maps, the lines
     lie on no lattice, or its acceleration is more than the coils can tell apart.
     """
-    if frame.sampled is None:
-        raise RecipeError(
-            f"the method sense needs Cartesian k-space, the scan is {frame.encoding.trajectory}: use cg-sense or auto"
-        )
+    refuse(check, frame.encoding)
+    assert frame.sampled is not None
     source = (frame.reference or frame).sampled
     assert source is not None
     check_centre(source, *(side.stop - side.start for side in centre_of(source)))
@@ -211,4 +211,4 @@ def cost(encoding: Encoding, coils: int) -> float:
     return maps + coils * (fft_seconds(voxels(encoding)) + 5e-8 * voxels(encoding)) + 1e-6 * voxels(encoding)
 
 
-SENSE = Method("sense", run, bytes_needed, cost, calibration=True)
+SENSE = Method("sense", run, bytes_needed, cost, calibration=True, check=check)

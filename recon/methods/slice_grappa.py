@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex, Kernels
 from recon.arrays import contiguous
-from recon.errors import CalibrationError, RecipeError
+from recon.errors import CalibrationError
 from recon.grappa import WIDTH, Mask, centre_of, check_acceleration, lattice_of
+from recon.lines import is_cartesian
 from recon.methods import fft, grappa
 from recon.methods.combine import check_finite
 from recon.methods.grids import fft_seconds
 from recon.methods.hybrid import hybrid
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, refuse
 from recon.multiband import SEPARABLE, bands_of, place, single, turns
 from recon.recipe import Recipe
 from recon.scan import Calibration, Encoding, Frame, Image
@@ -26,18 +27,24 @@ Vector = NDArray[np.float64]
 EVEN = 0.999  # the mean phase step of blips that step evenly has a size of 1; less is more than rounding
 
 
+def check(encoding: Encoding) -> str:
+    """Why slices cannot be taken apart: none were excited together."""
+    if encoding.multiband is not None:
+        return ""
+    found = "the header's parallelImaging has no multiband"
+    instead = "grappa, fft" if is_cartesian(encoding) else "gridding"
+    return f"the method slice-grappa needs slices excited together, {found}: use {instead} or auto"
+
+
 def run(frame: Frame, calibration: Calibration, recipe: Recipe, workbench: Workbench) -> list[Image]:
     """An image of each slice of the group that `frame` is, at its own place and numbered by its own slice.
 
     Raises RecipeError where nothing was excited together, CalibrationError where the slices one by one are missing or
     too few lines of them came. Beside the frame it takes 32 · coils bytes per voxel and slice.
     """
+    refuse(check, frame.encoding)
     multiband = frame.encoding.multiband
-    if frame.sampled is None or multiband is None:
-        raise RecipeError(
-            "the method slice-grappa needs slices excited together (multiband in the header), this scan has none:"
-            " use auto"
-        )
+    assert multiband is not None
     if frame.reference is None or multiband.calibration != SEPARABLE:
         raise CalibrationError(
             f"slice-grappa needs the slices one by one (multiband calibration {SEPARABLE}, lines flagged as parallel"
@@ -172,4 +179,4 @@ def _unknowns(coils: int) -> int:
     return (2 * LINES_AROUND + 1) * WIDTH * coils
 
 
-SLICE_GRAPPA = Method("slice-grappa", run, bytes_needed, cost, calibration=True)
+SLICE_GRAPPA = Method("slice-grappa", run, bytes_needed, cost, calibration=True, check=check)

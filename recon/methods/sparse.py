@@ -9,7 +9,7 @@ from kernels.contract import Complex, Kernels
 from recon.methods import cg_sense
 from recon.methods.grids import resize, target_of, voxels
 from recon.methods.images import image_of
-from recon.methods.method import Method, Workbench
+from recon.methods.method import Method, Workbench, single_slices
 from recon.methods.problem import Problem, problem_of
 from recon.prox import TotalVariation, noise_of, sparse_wavelets
 from recon.recipe import Recipe
@@ -78,5 +78,5 @@ def cost(encoding: Encoding, coils: int) -> float:
     return (USUAL_ITERATIONS / cg_sense.USUAL_ITERATIONS) * cg_sense.cost(encoding, coils) + 3e-5 * voxels(encoding)
 
 
-L1_WAVELET = Method("l1-wavelet", run_wavelet, bytes_needed, cost, calibration=True)
-TV = Method("tv", run_variation, bytes_needed, cost, calibration=True)
+L1_WAVELET = Method("l1-wavelet", run_wavelet, bytes_needed, cost, calibration=True, check=single_slices("l1-wavelet"))
+TV = Method("tv", run_variation, bytes_needed, cost, calibration=True, check=single_slices("tv"))

@@ -26,6 +26,7 @@ from recon.mrd.wire import DEFAULT_LIMITS, WAVEFORM_HEAD, Bytes, WireLimits
 from recon.scan import READOUT_HEAD, Image, Readouts, Scan, Waveform
 
 GROUP = "dataset"  # where nothing else is said
+COLUMNS = ("head", "traj", "data")  # of a readout's record
 SLICE_BYTES = 32 << 20  # of samples read at a time: enough for full speed, small beside a scan
 SLICE_ROWS = 4096
 _MOST_NAMES = 20  # of what a file holds, in a message
@@ -146,6 +147,14 @@ def read_scan(path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFA
         return Scan(header, tuple(_readouts(dataset, limits)), tuple(_waveforms(dataset, limits)))
 
 
+def check_scan(path: str | Path, *, group: str = GROUP) -> None:
+    """Raises FileError where the file is cut short, no HDF5, or holds no scan; looks at none of its readouts."""
+    with _reading(path) as file:
+        dataset = _group(file, group)
+        _list(dataset, "xml")
+        _table(dataset, "data", columns=COLUMNS)
+
+
 def stream_scan(
     path: str | Path, *, group: str = GROUP, limits: WireLimits = DEFAULT_LIMITS
 ) -> Iterator[bytes | Bytes]:
@@ -186,7 +195,7 @@ def _xml(group: h5py.Group, limits: WireLimits) -> bytes:
 
 
 def _readouts(group: h5py.Group, limits: WireLimits) -> Iterator[Readouts]:
-    dataset = _table(group, "data", columns=("head", "traj", "data"))
+    dataset = _table(group, "data", columns=COLUMNS)
     for first, last in _slices(dataset, limits.acquisition_bytes, name="acquisition_bytes"):
         rows = dataset[first:last]
         head = _flat(rows["head"])

@@ -24,6 +24,7 @@ from recon.errors import FileError, InputError, LostError, RecipeError, RefusedE
 from recon.mrd.hdf5 import read_images, write_scan
 from recon.mrd.header import parse_header, write_header
 from recon.mrd.wire import Decoder, encode_close
+from recon.recipe import Recipe, resolve
 from recon.scan import Image, Scan
 from tests.cluster import scans
 from tests.cluster.proxy import proxy
@@ -101,11 +102,57 @@ def test_a_group_of_a_file(client: Client, tmp_path: Path) -> None:
     with h5py.File(path, "a") as file:
         file.move("dataset", "first")
     check_images(list(client.submit(GroupOf(path, "first")).images()))
-    with pytest.raises(FileError, match=r"^the file has no group 'dataset', but 'first' looks like a scan"):
+    with pytest.raises(FileError, match=r"scan.h5 has no group 'dataset', but 'first' looks like a scan"):
         client.submit(path)
+    with pytest.raises(FileError, match=r"^the file has no group 'dataset', but 'first' looks like a scan"):
+        client.submit(path.read_bytes())
     (tmp_path / "scan.mrd").write_bytes(scans.stream(scans.frames(1)))
     with pytest.raises(FileError, match=r"the group 'first' is asked for, but .*scan.mrd is an MRD stream"):
         client.submit(GroupOf(tmp_path / "scan.mrd", "first"))
+
+
+def test_a_recipe_as_a_mapping(client: Client) -> None:
+    recipe = {"method": "fft", "parameters": {"output": "complex", "whiten": False}}
+    scan = client.submit(scans.stream(scans.frames(1)), method=recipe)
+    (image,) = scan.images()
+    assert resolve(image.attributes["ReconRecipe"]) == Recipe("fft", {"output": "complex", "whiten": False})
+    with pytest.raises(RecipeError, match="the parameter 'speed' is unknown to the method fft"):
+        client.submit(scans.stream(scans.frames(1)), method={"method": "fft", "parameters": {"speed": 3}})
+    with pytest.raises(RecipeError, match=r"^the recipe \{'coils': \{8\}\} is no JSON \(.*\), expected texts, numbers"):
+        client.submit(scans.stream(scans.frames(1)), method={"coils": {8}})
+
+
+def nobody() -> str:
+    """The address of a server that is not there."""
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        return f"http://127.0.0.1:{unused.getsockname()[1]}"
+
+
+def test_a_file_that_is_no_whole_scan_is_refused_before_it_is_sent(tmp_path: Path) -> None:
+    write_scan(tmp_path / "whole.h5", a_scan())
+    whole = (tmp_path / "whole.h5").read_bytes()
+    (tmp_path / "cut.h5").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "damaged.h5").write_bytes(whole[:8] + bytes(len(whole) - 8))
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["spectra"] = np.zeros(3)
+    with h5py.File(tmp_path / "images.h5", "w") as file:
+        file["dataset/image_0/data"] = np.zeros(3)
+    expected = {
+        "cut.h5": r"cut\.h5 is not a readable ISMRMRD HDF5 file \(.*truncated file.*\): check that it is whole",
+        "damaged.h5": r"damaged\.h5 is not a readable ISMRMRD HDF5 file \(.*\): check that it is whole",
+        "other.h5": r"other\.h5 holds spectra, expected the group 'dataset' of an ISMRMRD file: check its origin",
+        "images.h5": r"images\.h5 has no list /dataset/xml: check that it is an ISMRMRD file",
+    }
+
+    async def talk(url: str, name: str) -> None:
+        async with AsyncClient(url, options=QUICK) as client:
+            await client.submit(tmp_path / name)
+
+    with Client(nobody(), options=QUICK) as client:  # whatever were sent would be lost
+        for name, words in expected.items():
+            for submit in (client.submit, lambda path: asyncio.run(talk(nobody(), path.name))):
+                with pytest.raises(FileError, match=words):
+                    submit(tmp_path / name)
 
 
 def test_files_that_cannot_be_sent(client: Client, tmp_path: Path) -> None:
@@ -129,7 +176,7 @@ def test_problems_become_errors(client: Client, tmp_path: Path) -> None:
         client.submit(good[:-52])
     (tmp_path / "other.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
     with pytest.raises(FileError, match="HDF5"):
-        client.submit(tmp_path / "other.h5")
+        client.submit((tmp_path / "other.h5").read_bytes())
     with pytest.raises(ScanError, match="before the header"):
         client.submit(good[good.index(b"</ismrmrdHeader>") + 16 :].lstrip())
     with pytest.raises(NotFoundError, match="there is no scan 'nowhere'"):
@@ -560,7 +607,7 @@ def test_the_async_client_does_the_same(server: Running, tmp_path: Path) -> None
         async with AsyncClient(server.http, options=QUICK) as client:
             stream = scans.stream(scans.frames(2))
             sent: list[int] = []
-            scan = await client.submit(stream, method="fft", progress=sent.append)
+            scan = await client.submit(stream, method={"method": "fft"}, progress=sent.append)
             assert sent[-1] == len(stream)
             check_images([image async for image in scan.images()])
             assert (await scan.wait(timeout_s=30.0)).state is State.DONE

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from cluster.config import ConfigError
-from cluster.folder import DataFolder
+from cluster.folder import DataFolder, unusable
 from tests.cluster import scans
 
 
@@ -44,6 +49,46 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path, place: str) -> None:
         DataFolder(scans.config(data))
     (tmp_path / "spool").unlink()
     DataFolder(scans.config(data)).close()  # the failure held nothing
+
+
+@contextmanager
+def powerless() -> Iterator[None]:
+    """As a user who may write nothing of ours."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_a_folder_that_this_user_may_not_write(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir(mode=0o500)
+    for wanted in (data, data / "deeper"):
+        with powerless(), pytest.raises(ConfigError) as caught:
+            DataFolder(scans.config(wanted))
+        said = rf"the user \d+ may not write {data}\S*, which the data folder {wanted} needs: change its owner"
+        assert re.match(said, str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.EROFS, "the disk of the data folder /data is mounted read-only: give another folder with --data"),
+        (errno.ENOSPC, "the disk of the data folder /data is full: free space there, or give another with --data"),
+        (errno.EDQUOT, "the disk of the data folder /data is full: free space there, or give another with --data"),
+        (
+            errno.ELOOP,
+            "the data folder /data cannot be used (Too many levels of symbolic links: /data/lock): give one that can be"
+            " written with --data",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_disk_is_said_with_what_helps(number: int, words: str) -> None:
+    assert unusable(Path("/data"), OSError(number, os.strerror(number), "/data/lock")) == words
 
 
 def test_a_ledger_that_is_none(tmp_path: Path) -> None:

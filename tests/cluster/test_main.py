@@ -280,6 +280,27 @@ def test_version_and_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert caught.value.code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "usage", "error"),
+    [
+        (["submit", "x", "--metod", "fft"], "submit [-h]", "unrecognized arguments: --metod fft"),
+        (["jobs", "now"], "jobs [-h]", "unrecognized arguments: now"),
+        (["bench", "report", "x", "--fast"], "bench report [-h]", "unrecognized arguments: --fast"),
+        (["submit"], "submit [-h]", "the following arguments are required: FILE"),
+        (["dance"], "[-h] [--version] COMMAND", "invalid choice: 'dance'"),
+    ],
+)
+def test_wrong_arguments_show_the_usage_of_their_subcommand(
+    words: list[str], usage: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"usage: recon-cluster {usage}")
+    assert error in said
+
+
 def test_a_subcommand_that_lacks_a_package_says_which(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

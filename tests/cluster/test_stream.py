@@ -163,7 +163,7 @@ def test_more_waveforms_than_the_limit_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_window_cuts_frames_that_share_readouts(tmp_path: Path) -> None:
-    method = '{"method": "gridding", "window": 4, "stride": 3}'
+    method = '{"method": "cg-sense", "window": 4, "stride": 3}'
     frames = frames_of(pour(make(tmp_path, method=method), HEADER + BODY))
     assert [frame.frame.counters for frame in frames] == [Counters(repetition=i) for i in range(len(frames))]
     extents = [frame.frame.readouts[0] for frame in frames]

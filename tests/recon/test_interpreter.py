@@ -48,6 +48,19 @@ Door = Callable[[Path, bytes, str], Recipe]
 DOORS = pytest.mark.parametrize("door", [by_file, by_connection])
 
 
+def test_a_text_that_is_no_json_is_told_of(tmp_path: Path) -> None:
+    stream = ScanStream("s", tmp_path / "s", config=ClusterConfig(), method="auto")
+    texts = [wire.encode_text(text) for text in ("combine=adaptive", "x" * 200)]
+    parts = [wire.encode_text("before"), HEADER, *texts, KEEP, READOUTS, wire.encode_text("after")]
+    step = stream.feed(memoryview(b"".join(parts)))
+    assert step.error is None
+    assert step.remarks[:-1] == [  # the last one says which method auto takes
+        "the text 'combine=adaptive' after the header is no JSON object: it sets nothing",
+        f"the text '{'x' * 80}' after the header is no JSON object: it sets nothing",
+    ]
+    assert stream.recipe == Recipe("auto", {"oversampling": "keep"})
+
+
 @DOORS
 @pytest.mark.parametrize(
     ("method", "parts", "recipe"),

@@ -24,10 +24,13 @@ def on_a_terminal(shown: RenderableType) -> list[str]:
     return [line.rstrip() for line in screen.getvalue().splitlines()]
 
 
-def test_a_long_reason_is_cut_on_a_terminal_and_whole_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
-    _, _, line = on_a_terminal(jobs.table([RECORD]))
-    assert line.startswith(f"{RECORD.id} the scan failed because of one thing")
-    assert (len(line), line[-1]) == (80, "…")
+def test_a_long_reason_is_wrapped_on_a_terminal_and_one_line_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    _, _, *lines = on_a_terminal(jobs.table([RECORD]))
+    assert lines[0].startswith(f"{RECORD.id} the scan failed because of one thing")
+    assert all(len(line) <= 80 for line in lines)
+    beside = " " * (len(RECORD.id) + 1)
+    assert all(line.startswith(beside) for line in lines[1:])
+    assert " ".join(line[len(beside) :] for line in lines) == REASON
     console().print(jobs.table([RECORD]))
     assert capsys.readouterr().out.splitlines()[2] == f"{RECORD.id} {REASON}"
 

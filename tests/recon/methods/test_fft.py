@@ -89,7 +89,9 @@ def test_adaptive_combination_of_equal_coils_is_their_rss() -> None:
 def test_other_trajectories_are_refused() -> None:
     space = encoding((1, 16, 16), kind=Trajectory.RADIAL)
     frame = shots_of(noise_kspace((1, 4, 16)), spokes(4, 16), space=space)
-    with pytest.raises(RecipeError, match="fft needs Cartesian k-space, the scan is radial: use gridding or auto"):
+    with pytest.raises(
+        RecipeError, match="fft needs Cartesian k-space, the header's trajectory is radial: use gridding or auto"
+    ):
         image_by("fft", frame)
 
 

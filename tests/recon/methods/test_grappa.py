@@ -143,7 +143,9 @@ def test_a_trajectory_is_refused() -> None:
     frame = shots_of(noise_kspace((1, 8, 16)), points, space=encoding((1, 16, 16), kind=Trajectory.RADIAL))
     with pytest.raises(RecipeError) as caught:
         image_by("grappa", frame)
-    assert str(caught.value) == ("the method grappa needs Cartesian k-space, the scan is radial: use gridding or auto")
+    assert str(caught.value) == (
+        "the method grappa needs Cartesian k-space, the header's trajectory is radial: use gridding or auto"
+    )
 
 
 @pytest.mark.parametrize("line", [0, 24])

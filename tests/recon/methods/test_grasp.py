@@ -129,7 +129,7 @@ def test_temporal_variation_is_a_prox_over_the_first_axis() -> None:
 def test_cartesian_scans_are_refused() -> None:
     with pytest.raises(RecipeError) as caught:
         image_by("grasp", frame_of(noise_kspace((2, 1, 8, 8))))
-    assert str(caught.value) == "the method grasp needs a trajectory, the scan is cartesian: use llr or l1-wavelet"
+    assert str(caught.value) == "the method grasp needs a trajectory, the header's is cartesian: use llr or l1-wavelet"
 
 
 def test_what_it_needs_grows_with_the_scan() -> None:

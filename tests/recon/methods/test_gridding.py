@@ -167,7 +167,7 @@ def test_a_plan_that_the_device_may_not_make_is_refused_with_its_size() -> None:
 
 
 def test_cartesian_scans_are_refused() -> None:
-    with pytest.raises(RecipeError, match="gridding needs a trajectory, the scan is cartesian: use fft or auto"):
+    with pytest.raises(RecipeError, match="gridding needs a trajectory, the header's is cartesian: use fft or auto"):
         image_by("gridding", frame_of(noise_kspace((1, 1, 8, 8))))
 
 

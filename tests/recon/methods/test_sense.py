@@ -303,4 +303,6 @@ def test_a_trajectory_is_refused() -> None:
     frame = shots_of(noise_kspace((1, 8, 16)), spokes(8, 16), space=encoding((1, 16, 16), kind=Trajectory.RADIAL))
     with pytest.raises(RecipeError) as caught:
         image_by("sense", frame)
-    assert str(caught.value) == "the method sense needs Cartesian k-space, the scan is radial: use cg-sense or auto"
+    assert str(caught.value) == (
+        "the method sense needs Cartesian k-space, the header's trajectory is radial: use cg-sense or auto"
+    )
