@@ -31,8 +31,10 @@ def poisson(shape: tuple[int, int], acceleration: float, rng: Generator, *, cent
     """About one in `acceleration` lines [kz, ky], no two near each other and denser inside, and all of the `centre`.
 
     The distance that neighbours keep grows linearly from the centre, (1 + GROWTH)-fold at the ellipse outside of which
-    there are none (Poisson disc of varying density, doi:10.1016/j.mri.2020.11.012, by dart throwing).
+    there are none (Poisson disc of varying density, doi:10.1016/j.mri.2020.11.012, by dart throwing). Raises
+    RecipeError where more lines are asked for than the ellipse has, or fewer than the centre.
     """
+    _check_density(shape, acceleration, centre)
     order = rng.permutation(shape[0] * shape[1])
     low, high = 0.0, float(max(shape))
     for _ in range(HALVINGS):
@@ -42,6 +44,19 @@ def poisson(shape: tuple[int, int], acceleration: float, rng: Generator, *, cent
         else:
             high = middle
     return _thrown(shape, high, order, centre)
+
+
+def _check_density(shape: tuple[int, int], acceleration: float, centre: int) -> None:
+    size = shape[0] * shape[1]
+    middle = np.zeros(shape, np.bool_)
+    middle[_middle(shape, centre)] = True
+    fewest, most = int(middle.sum()), int((middle | elliptical(shape)).sum())
+    if not fewest < size / acceleration <= most:
+        raise RecipeError(
+            f"acceleration is {acceleration:g} of {shape[0]} × {shape[1]} lines, expected from {size / most:.3g}, which"
+            f" takes all lines of the ellipse, to below {size / fewest:.3g}, where the centre of {centre} × {centre}"
+            " lines is all that is left: choose one between"
+        )
 
 
 def _radius(shape: tuple[int, int]) -> Real:
@@ -59,9 +74,13 @@ def _thrown(shape: tuple[int, int], distance: float, order: NDArray[np.int64], c
         near = taken[max(0, z - reach) : z + reach + 1, max(0, y - reach) : y + reach + 1]
         if radius[z, y] <= 1 and not _any_within(near, (min(z, reach), min(y, reach)), keep[z, y]):
             taken[z, y] = True
-    middle = tuple(slice(max(0, n // 2 - centre // 2), n // 2 + (centre + 1) // 2) for n in shape)
-    taken[middle] = True
+    taken[_middle(shape, centre)] = True
     return taken
+
+
+def _middle(shape: tuple[int, int], centre: int) -> tuple[slice, slice]:
+    z, y = (slice(max(0, n // 2 - centre // 2), n // 2 + (centre + 1) // 2) for n in shape)
+    return z, y
 
 
 def _any_within(near: Mask, place: tuple[int, int], distance: float) -> bool:

@@ -11,7 +11,20 @@ from scipy import fft
 import recon.grappa
 from kernels.contract import Complex
 from recon.errors import ScanError
-from recon.grappa import WIDTH, Lattice, Mask, Weights, calibrate, centre_of, fill, gram, lattice_of, spanned
+from recon.grappa import (
+    WIDTH,
+    Lattice,
+    Mask,
+    Problem,
+    Weights,
+    calibrate,
+    centre_of,
+    fill,
+    gram,
+    groups_of,
+    lattice_of,
+    spanned,
+)
 from tests import tolerances
 from tests.laws import assert_near, distance
 from tests.recon.builders import noise
@@ -201,3 +214,13 @@ def test_too_little_to_calibrate_with_is_refused() -> None:
         "grappa finds 4 × 1 fully sampled lines of 32 samples at the centre of k-space, too few to calibrate an"
         " acceleration of 4 with 8 coils: measure more calibration lines or use fft"
     )
+
+
+def test_many_lines_do_not_make_a_calibration_narrow() -> None:
+    """The few samples nearest to kx = 0 are alike, and weights from them hand on too much noise."""
+    region = noise(np.random.default_rng(1), (2, 24, 24, 64))
+    lattice = Lattice(3, 2, 0, (0, 0))
+    (sources, targets), *_ = groups_of(lattice, 8, planes=24).items()
+    problem = Problem.of(region, tuple(targets), sources)
+    first, last = problem.places[2]
+    assert last - first == 24

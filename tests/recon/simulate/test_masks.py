@@ -42,8 +42,25 @@ def test_poisson_takes_the_lines_asked_for_and_keeps_them_apart(acceleration: fl
     assert 1.2 * inner < outer < (1 + GROWTH) * inner
 
 
+@pytest.mark.parametrize("acceleration", [1.4, 2.0, 8.0])
+def test_densities_near_the_ends_are_reached_too(acceleration: float) -> None:
+    mask = poisson((30, 36), acceleration, np.random.default_rng(5), centre=8)
+    assert mask.mean() * acceleration == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("acceleration", [1.2, 16.9])
+def test_a_density_that_cannot_be_is_refused(acceleration: float) -> None:
+    """The ellipse has 837 of 30 × 36 lines, the centre 64: neither more nor fewer can be taken."""
+    with pytest.raises(RecipeError) as caught:
+        poisson((30, 36), acceleration, np.random.default_rng(5), centre=8)
+    assert str(caught.value) == (
+        f"acceleration is {acceleration} of 30 × 36 lines, expected from 1.29, which takes all lines of the ellipse, to"
+        " below 16.9, where the centre of 8 × 8 lines is all that is left: choose one between"
+    )
+
+
 def test_the_same_seed_makes_the_same_pattern() -> None:
-    one, same, other = (poisson((20, 30), 3, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    one, same, other = (poisson((20, 30), 3, np.random.default_rng(seed), centre=8) for seed in (1, 1, 2))
     assert np.array_equal(one, same) and not np.array_equal(one, other)
 
 
