@@ -63,8 +63,8 @@ class ClusterConfig:
     max_batch_frames: int = _limit(8, 1, 1024, "frames of equal key that one batch takes")
     batch_cost_s: float = _limit(0.05, 0.0, 3600.0, "a batch takes more frames while their estimated time is below")
     ahead_cost_s: float = _limit(0.1, 0.0, 3600.0, "a busy worker gets a further batch while its work is below")
-    plan_cache_bytes: int = _limit(512 * MIB, 0, 1 << 42, "plans and calibrations that a worker keeps")
-    header_cache_entries: int = _limit(64, 1, 10_000, "scan headers that a worker keeps")
+    plan_cache_bytes: int = _limit(512 * MIB, 0, 1 << 42, "calibrations and plans that a worker keeps, each")
+    header_cache_bytes: int = _limit(64 * MIB, 0, 1 << 40, "scan headers that a worker keeps")
 
     max_connections: int = _limit(256, 1, 65536, "open MRD connections")
     max_http_connections: int = _limit(512, 1, 65536, "open HTTP connections")

@@ -194,7 +194,7 @@ class BatchDone:
     batch: int
     results: tuple[FrameImages, ...]
     seconds: float
-    caches: tuple[tuple[str, int], ...] = ()  # (result, count) of plan and calibration cache look-ups: hit, miss
+    caches: tuple[tuple[str, str, int], ...] = ()  # (cache, "hit" or "miss", look-ups): prepared, plans, headers
     memory_bytes: tuple[tuple[str, int], ...] = ()  # (kind, bytes)
 
 

@@ -66,6 +66,7 @@ TABLE = (
     Row("recon_worker_restarts_total", Counter, "Workers replaced.", ("reason",)),
     Row("recon_late_batches_total", Counter, "Batches that came after their worker was given up, and were refused."),
     Row("recon_plan_cache_total", Counter, "Look-ups of plans and calibrations.", ("result",)),
+    Row("recon_cache_lookups_total", Counter, "Look-ups of each cache of the workers.", ("cache", "result")),
     Row("recon_spool_bytes", Gauge, "Raw bytes in the spool."),
     Row("recon_refused_total", Counter, "Scans not taken.", ("reason",)),
 )
@@ -194,8 +195,10 @@ class Metrics:
             _rest(worker, now)
         for result in event.results:
             self._result(result, method=method)
-        for found, count in event.caches:
-            self._metrics["recon_plan_cache_total"].labels(found).inc(count)
+        for cache, found, count in event.caches:
+            self._metrics["recon_cache_lookups_total"].labels(cache, found).inc(count)
+            if cache == "prepared":  # plans with their weights, and calibrations
+                self._metrics["recon_plan_cache_total"].labels(found).inc(count)
         worker.heard = now
         self._hold(event.worker, event.memory_bytes)
 

@@ -95,7 +95,7 @@ def make_workers(config: ClusterConfig) -> Workers:
         gpus=config.gpus_per_worker,
         memory_bytes=config.worker_memory_bytes or int(_PART_OF_MEMORY * _free_bytes() / len(names)),
         plan_cache_bytes=config.plan_cache_bytes,
-        header_cache_entries=config.header_cache_entries,
+        header_cache_bytes=config.header_cache_bytes,
         heartbeat_s=config.heartbeat_s,
     )
     gpus = gpus_of(config) if config.ray in ("local", "off") else ()

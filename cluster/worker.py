@@ -8,8 +8,7 @@ from __future__ import annotations
 import mmap
 import time
 import traceback
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,7 +35,7 @@ class WorkerSettings:
     gpus: float = 1.0  # part of a GPU, where the device is one
     memory_bytes: int = 4 << 30  # what its frames may take
     plan_cache_bytes: int = 512 << 20
-    header_cache_entries: int = 64
+    header_cache_bytes: int = 64 << 20
     heartbeat_s: float = 1.0
 
 
@@ -59,10 +58,10 @@ class Worker:
         self._clock = clock
         self._processor = processor
         self._beaten = clock(), processor() if processor else 0.0
-        self._kernels = open_device(settings.device, threads=settings.threads)
+        self._kernels = open_device(settings.device, threads=settings.threads, plan_bytes=settings.plan_cache_bytes)
         self._cache = Cache(settings.plan_cache_bytes)
-        self._headers: OrderedDict[tuple[Path, int], ScanHeader] = OrderedDict()
-        self._looked_up = (0, 0)  # hits, misses
+        self._headers = Cache(settings.header_cache_bytes)
+        self._looked_up: dict[tuple[str, str], int] = {}
 
     def ready(self) -> WorkerReady:
         """What this worker is."""
@@ -138,25 +137,29 @@ class Worker:
 
     def _header(self, frame: FrameRef) -> ScanHeader:
         key = (frame.spool, frame.header.offset)
-        if key not in self._headers:
-            self._headers[key] = _read_header(frame)
-        self._headers.move_to_end(key)
-        while len(self._headers) > self.settings.header_cache_entries:
-            self._headers.popitem(last=False)
-        return self._headers[key]
+        return self._headers.get(key, lambda: _read_header(frame), size=lambda _: frame.header.bytes)
 
-    def _caches(self) -> tuple[tuple[str, int], ...]:
+    def _caches(self) -> tuple[tuple[str, str, int], ...]:
         """Look-ups since the last batch."""
-        (hits, misses), now = self._looked_up, (self._cache.hits, self._cache.misses)
-        self._looked_up = now
-        return (("hit", now[0] - hits), ("miss", now[1] - misses))
+        before, self._looked_up = self._looked_up, dict(self._look_ups())
+        return tuple((*which, now - before.get(which, 0)) for which, now in self._looked_up.items())
+
+    def _look_ups(self) -> Iterator[tuple[tuple[str, str], int]]:
+        """Of each cache and with either result, since the start."""
+        for name, cache in (("prepared", self._cache), ("headers", self._headers)):
+            yield (name, "hit"), cache.hits
+            yield (name, "miss"), cache.misses
+        for name, hits, misses, _ in self._kernels.caches():
+            yield (name, "hit"), hits
+            yield (name, "miss"), misses
 
     def _memory(self) -> tuple[tuple[str, int], ...]:
-        cache = ("cache", self._cache.bytes)
+        plans = ((name, size) for name, _, _, size in self._kernels.caches())
+        held = (("cache", self._cache.bytes), ("headers", self._headers.bytes), *plans)
         try:
-            return ("resident", resident_bytes()), cache
+            return ("resident", resident_bytes()), *held
         except OSError:
-            return (cache,)  # no file descriptor is left: the images are worth more than the figure
+            return held  # no file descriptor is left: the images are worth more than the figure
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -95,6 +95,10 @@ class Kernels(Protocol):
         """What the device holds and does now; any thread may ask."""
         ...
 
+    def caches(self) -> tuple[tuple[str, int, int, int], ...]:
+        """Which caches the kernels themselves keep: name, hits and misses so far, bytes held."""
+        ...
+
     def to_device(self, array: Array) -> Array:
         """`array` as one of this device; one that is there already is returned as it is. Waits for the copy.
 

@@ -12,15 +12,15 @@ from recon.errors import DeviceError
 from recon.scan import Frame, Image
 
 
-def open_device(device: str, *, threads: int = 1) -> Kernels:
+def open_device(device: str, *, threads: int = 1, plan_bytes: int = 512 << 20) -> Kernels:
     """The kernels of `device`: "cpu", "cuda", "cuda:N", or "auto" for a GPU where there is one and the CPU elsewhere.
 
     Raises DeviceError with the reason where the device cannot be used.
     """
     if device == "auto" and not has_driver():
-        return open_device("cpu", threads=threads)
+        return open_device("cpu", threads=threads, plan_bytes=plan_bytes)
     try:
-        return kernels.on("cuda" if device == "auto" else device, threads=threads)
+        return kernels.on("cuda" if device == "auto" else device, threads=threads, plan_bytes=plan_bytes)
     except kernels.DeviceError as error:
         if device == "auto":
             return open_device("cpu", threads=threads)

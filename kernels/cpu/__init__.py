@@ -55,6 +55,11 @@ class CpuKernels:
         """See `Kernels.load`."""
         return Load()
 
+    def caches(self) -> tuple[tuple[str, int, int, int], ...]:
+        """See `Kernels.caches`."""
+        known = self.plans.statistics()
+        return (("plans", known.hits, known.misses, known.bytes),)
+
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""
         return array

@@ -36,6 +36,10 @@ class CudaKernels:
         """See `Kernels.load`."""
         return self._runtime.load()
 
+    def caches(self) -> tuple[tuple[str, int, int, int], ...]:
+        """See `Kernels.caches`."""
+        return ()
+
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""
         self._runtime.use()

@@ -67,6 +67,10 @@ class ReferenceKernels:
         """See `Kernels.load`."""
         return Load()
 
+    def caches(self) -> tuple[tuple[str, int, int, int], ...]:
+        """See `Kernels.caches`."""
+        return ()
+
     def to_device(self, array: Array) -> Array:
         """See `Kernels.to_device`."""
         return array

@@ -65,6 +65,7 @@ PROMISED = {
     "recon_worker_restarts_total": ("reason",),
     "recon_late_batches_total": (),
     "recon_plan_cache_total": ("result",),
+    "recon_cache_lookups_total": ("cache", "result"),
     "recon_spool_bytes": (),
     "recon_refused_total": ("reason",),
 }
@@ -112,7 +113,17 @@ def history() -> Iterator[tuple[float, Event | Command]]:
     yield 1.0, FrameReady(frame(1), RECIPE, "k", 1, 0.1)
     yield 1.5, StartBatch("w0", Batch(1, "k", RECIPE, (frame(0), frame(1))))
     results = (FrameImages(frame(0), (image(0),), "", (("read", 0.3),)), FrameImages(frame(1), (), "bad"))
-    yield 4.0, BatchDone("w0", 1, results, 2.0, (("hit", 3), ("miss", 1)), (("resident", 77),))
+    yield (
+        4.0,
+        BatchDone(
+            "w0",
+            1,
+            results,
+            2.0,
+            (("prepared", "hit", 3), ("prepared", "miss", 1), ("plans", "miss", 2)),
+            (("resident", 77),),
+        ),
+    )
     yield 4.5, ImagesStored("a", 0, "fft", 1)
     yield 4.5, BatchDone("w0", 9, results, 2.0)  # of a lease that is no longer its own
     yield 5.0, FinishScan("a", State.FAILED, "x")
@@ -164,6 +175,8 @@ def test_counts_one_history() -> None:
         "recon_worker_restarts_total{reason=died}": 1,
         "recon_plan_cache_total{result=hit}": 3,
         "recon_plan_cache_total{result=miss}": 1,
+        "recon_cache_lookups_total{cache=prepared}{result=hit}": 3,
+        "recon_cache_lookups_total{cache=plans}{result=miss}": 2,
         "recon_spool_bytes": 123,
         "recon_refused_total{reason=full}": 1,
     }

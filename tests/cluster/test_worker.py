@@ -64,6 +64,18 @@ def test_a_heartbeat_says_what_it_takes() -> None:
     assert Worker("w", settings).heartbeat().load == ()  # a thread's share of its process is not known
 
 
+def test_every_cache_says_what_it_was_asked_and_holds(ready: list[FrameReady]) -> None:
+    worker = Worker("w", WorkerSettings())
+    worker.run(batch(ready))
+    done = worker.run(batch(ready))
+    assert {(cache, result) for cache, result, _ in done.caches} == {
+        (cache, result) for cache in ("prepared", "headers", "plans") for result in ("hit", "miss")
+    }
+    assert ("headers", "hit", 3) in done.caches and ("headers", "miss", 0) in done.caches
+    assert dict(done.memory_bytes)["headers"] == ready[0].frame.header.bytes
+    assert dict(done.memory_bytes)["plans"] == 0  # an FFT needs none
+
+
 def test_bad_frame_fails_alone(ready: list[FrameReady]) -> None:
     nowhere = replace(ready[1].frame, readouts=(Extent(1 << 30, 822, 12),))
     missing = replace(ready[2].frame, spool=Path("/nowhere/s.mrd"))
@@ -109,7 +121,7 @@ def test_headers_are_kept_and_bounded(ready: list[FrameReady], monkeypatch: pyte
 
     real = module.parse_header
     monkeypatch.setattr(module, "parse_header", lambda xml: read.append(xml) or real(xml))
-    worker = Worker("w", WorkerSettings(header_cache_entries=1))
+    worker = Worker("w", WorkerSettings(header_cache_bytes=ready[0].frame.header.bytes))
     worker.run(batch(ready))
     assert len(read) == 1
     copy = ready[0].frame.spool.with_name("copy.mrd")
