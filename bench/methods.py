@@ -88,6 +88,8 @@ def _cases() -> Iterator[Case]:
     yield Case("echo-planar, four shots", "head-epi-shots", "fft")
     yield Case("echo-planar, three slices at once", "head-epi-sms", "slice-grappa", matrix=64)
     yield Case("retrospectively gated cine", "heart-cine", "cine")
+    for method in ("grappa", "sense"):
+        yield Case("real-time cine, every third line in turn", "heart-realtime", method)
     for family, protocol in (("golden-angle radial cine", "heart-radial"), ("real-time spiral", "heart-spiral")):
         yield from (Case(family, protocol, method) for method in ("gridding", "cg-sense"))
     late, off = "radial, gradients late", "spiral off resonance"
@@ -112,6 +114,8 @@ CASES = tuple(_cases())
 # Who else judges a method in the tests, besides the exact truth: the program, and the test that asks it.
 JUDGES: Mapping[str, tuple[str, str]] = {
     "fft": ("`ismrmrd_recon_cartesian_2d`", "tests/recon/test_pipeline.py"),
+    "grappa": ("BART's SENSE", "tests/recon/methods/test_unfolding.py"),
+    "sense": ("BART", "tests/recon/methods/test_unfolding.py"),
     "gridding": ("BART", "tests/recon/methods/test_gridding.py"),
     "cg-sense": ("BART", "tests/recon/methods/test_cg_sense.py"),
     "l1-wavelet": ("BART", "tests/recon/methods/test_sparse.py"),

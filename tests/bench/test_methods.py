@@ -28,7 +28,7 @@ def test_cases_name_what_exists() -> None:
 
 
 def test_judges_are_asked_by_the_tests_that_are_named() -> None:
-    asked = {"BART": "Bart(", "`ismrmrd_recon_cartesian_2d`": "ismrmrd_recon("}
+    asked = {"BART": "Bart(", "BART's SENSE": "Bart(", "`ismrmrd_recon_cartesian_2d`": "ismrmrd_recon("}
     for judge, test in JUDGES.values():
         assert asked[judge] in (ROOT / test).read_text(encoding="utf-8"), test
 
@@ -83,7 +83,9 @@ def test_the_page_shows_the_newest_result(tmp_path: Path) -> None:
         stored.write_text(json.dumps({"environment": about, "rows": rows}), encoding="utf-8")
     assert methods.newest(tmp_path).name.startswith("2026-01-02")
     page = methods.page(methods.newest(tmp_path))
-    assert "| 2-D spin echo, undersampled | `grappa` | `brain-se` | 2 | 4.00 % | 2.00 % | 2.00 | – |" in page
+    judge = "BART's SENSE ([test](../tests/recon/methods/test_unfolding.py))"
+    row = f"| 2-D spin echo, undersampled | `grappa` | `brain-se` | 2 | 4.00 % | 2.00 % | 2.00 | {judge} |"
+    assert row in page
     assert "whenever 17 more are there: 31 ms a frame on one core (median); 50 ms are wanted." in page
     with pytest.raises(FileNotFoundError, match="no result of `recon-cluster bench methods` lies in"):
         methods.newest(tmp_path / "empty")
