@@ -75,7 +75,7 @@ class CpuKernels:
         return self.plans.get(
             key,
             lambda: CpuNufft(points, shape, eps=eps, convolver=self._convolver),
-            size_bytes=size_bytes(points.size // len(shape), shape),
+            size_bytes=size_bytes(points.size // len(shape), shape, threads=self.threads),
         )
 
     def fft(self, x: Complex, *, axes: int) -> Complex:

@@ -17,7 +17,7 @@ from kernels.checks import check_last, check_normal
 from kernels.contract import Complex, Normal, Real
 from kernels.cpu.engine import Pool
 from kernels.cpu.toeplitz import Convolver, layout_of, open_convolver, response_of
-from kernels.cpu.tuning import crowded, gains_from_parts, prefers_toeplitz, upsampling
+from kernels.cpu.tuning import LARGE_GRID, SMALL_GRID, crowded, gains_from_parts, prefers_toeplitz, upsampling
 from kernels.geometry import fold
 
 FINEST_EPS, COARSEST_EPS = 1e-5, 1e-2
@@ -86,12 +86,15 @@ class CpuNufft:
     def _build(self, share: Share) -> Any:
         import finufft
 
-        eps, single = MARGIN * self.eps, self._dtype == np.complex64
-        factor = 2.0 if single and eps < FINEST_SMALL_GRID_EPS else upsampling(prod(self.samples), self.shape)
-        options = {"nthreads": share.threads, "upsampfac": factor if single else 1.25}
-        plan = finufft.Plan(2, self.shape, 1, eps, -1, dtype=self._dtype.name, **options)
+        options = {"nthreads": share.threads, "upsampfac": self._upsampling()}
+        plan = finufft.Plan(2, self.shape, 1, MARGIN * self.eps, -1, dtype=self._dtype.name, **options)
         plan.setpts(*self._axes(np.empty(0, self._dtype).real.dtype, share.points))
         return plan
+
+    def _upsampling(self) -> float:
+        if self._dtype == np.complex128:
+            return SMALL_GRID
+        return LARGE_GRID if MARGIN * self.eps < FINEST_SMALL_GRID_EPS else upsampling(prod(self.samples), self.shape)
 
     def _axes(self, dtype: np.dtype[Any], points: slice) -> list[NDArray[Any]]:
         flat = self._points.reshape(-1, len(self.shape))[points]
@@ -205,7 +208,7 @@ class CpuNufft:
         import finufft
 
         lengths = self._layout.lengths[3 - len(self.shape) :]
-        options = {"nthreads": self.threads, "upsampfac": 1.25, "modeord": 1}
+        options = {"nthreads": self.threads, "upsampfac": SMALL_GRID, "modeord": 1}
         plan = finufft.Plan(1, lengths, 1, SPREAD_EPS, 1, dtype="complex128", **options)
         plan.setpts(*self._axes(np.dtype(np.float64), slice(None)))
         values = np.ones(self.samples, np.complex128) if weights is None else weights.astype(np.complex128)
@@ -223,17 +226,21 @@ def shares(points: int, threads: int) -> list[Share]:
     return [Share(start, stop, 1) for start, stop in pairwise(bounds)] if threads > 1 else []
 
 
-def size_bytes(points: int, shape: tuple[int, ...]) -> int:
-    """About what a plan holds, with the response of the normal operator where that is a convolution."""
+def size_bytes(points: int, shape: tuple[int, ...], *, threads: int = 1) -> int:
+    """About what a team's plan holds: a copy of the points for each thread, and the response where there is one.
+
+    A grid comes with each transform and goes with it: one is counted, for the caller's own.
+    """
     convolves = prefers_toeplitz(points, shape, eps=MARGIN * FINEST_EPS)
-    return plan_bytes(points, shape) + convolves * 4 * prod(2 * n for n in shape)
+    copies = (threads - 1) * points * (4 * len(shape) + 8)
+    return plan_bytes(points, shape) + copies + convolves * 4 * prod(2 * n for n in shape)
 
 
 def plan_bytes(points: int, shape: tuple[int, ...]) -> int:
     """What forward and adjoint need beside their arrays, on one thread.
 
     Coordinates in double precision, FINUFFT's copy in single precision with its order, and its grid. Each thread more
-    has a grid of its own.
+    has a copy and a grid of its own.
     """
     axes = len(shape)
     return int(points * (8 * axes + 4 * axes + 8) + prod(shape) * 8 * upsampling(points, shape) ** axes)

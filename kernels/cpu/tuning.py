@@ -13,8 +13,8 @@ SPREAD_CELL = 0.3  # and each cell that it touches
 GRID_CELL = 0.63  # each cell of FINUFFT's grid, times log₂ of their number: transform, padding, deapodisation
 CONVOLVED_CELL = 0.40  # each cell of the doubled grid, times log₂ of their number
 HANDED_OVER = 300_000.0  # work for another thread, and its result: less than this is not worth the while
-SMALL_GRID, MIDDLE_GRID = 1.25, 1.625  # times the image's size along each axis
-LARGEST_RESPONSE = LARGEST_SHARED = 1 << 25  # cells, 128 and 268 MB: beyond, memory is better spent on frames
+SMALL_GRID, MIDDLE_GRID, LARGE_GRID = 1.25, 1.625, 2.0  # times the image's size along each axis
+LARGEST_RESPONSE = LARGEST_SHARED = 1 << 25  # cells, 134 and 268 MB: beyond, memory is better spent on frames
 
 
 def prefers_toeplitz(points: int, shape: tuple[int, ...], *, eps: float) -> bool:

@@ -57,6 +57,16 @@ def test_a_plan_too_large_to_keep_is_made_all_the_same() -> None:
     assert plans.statistics() == Statistics(hits=0, misses=1, kept=0, bytes=0)
 
 
+def test_each_thread_of_a_team_counts_with_its_copy_of_the_points(rng: np.random.Generator) -> None:
+    points = uniform(rng, 1000, 2)
+    sizes = []
+    for threads in (1, 3):
+        device = kernels.on("cpu", threads=threads)
+        device.nufft(points, (16, 16))
+        sizes.append(device.plans.statistics().bytes)
+    assert sizes[1] - sizes[0] == 2 * 1000 * (2 * 4 + 8)  # single precision and the order of FINUFFT's sorting
+
+
 def test_the_cpu_refuses_a_plan_beyond_its_budget(rng: np.random.Generator) -> None:
     from kernels.cpu import CpuKernels
 
