@@ -180,7 +180,7 @@ def loosest(problem: Problem, setting: Setting, *, x: Complex, truth: Complex, e
 
 
 def fastest(sides: Sequence[Side], x: Complex) -> Side:
-    """The side with the least median time of some pairs in turn, after one that does not count.
+    """The side with the least median time of some pairs in turn, after two of each that do not count.
 
     Those whose best of two took half as long again as the least are not tried further.
     """

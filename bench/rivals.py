@@ -78,8 +78,8 @@ def matched(rival: Rival, problem: Problem, *, x: Complex, truth: Complex, error
         if found[-1][0] <= error:
             break
     else:
-        rival.ask("nufft", problem, rival.name, min(found)[1])
         found.append(min(found))
+        rival.ask("nufft", problem, rival.name, found[-1][1])
     return replace(remote(rival), error=found[-1][0])
 
 
