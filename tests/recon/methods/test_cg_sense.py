@@ -158,10 +158,12 @@ def test_calibration_lines_of_ismrmrds_generator_are_used(tmp_path: Path) -> Non
     assert distance(zero_filled.pixels, full.pixels) > 0.2
 
 
-def test_bart_makes_no_better_image_of_the_same_lines(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [2, 3])
+def test_bart_makes_no_better_image_of_the_same_lines(step: int, tmp_path: Path) -> None:
+    """Nor than `grappa`, which BART does not have; within the two percent that the project promises."""
     bart = Bart(tmp_path)
     simulated = measured("brain-se", 96, noise=0)
-    scan = thinned(simulated.scan, (2, 1))
+    scan = thinned(simulated.scan, (step, 1))
     frames, _ = frames_of(scan)
     (index,) = (each for each in frames if each.counters.slice == 0)
     kspace = gather(scan.header, select(scan.readouts, index.rows)).kspace
@@ -171,4 +173,5 @@ def test_bart_makes_no_better_image_of_the_same_lines(tmp_path: Path) -> None:
     # BART scales its result by the data; both estimate the truth, so the best factor is taken for it.
     size = np.abs(image).astype(np.float32)
     size *= np.float32(np.vdot(size, truth.pixels) / np.vdot(size, size))
-    assert error(simulated, scan, "cg-sense") < 1.1 * nrmse(size, truth)
+    for method in ("cg-sense", "grappa"):
+        assert error(simulated, scan, method) <= 1.02 * nrmse(size, truth)

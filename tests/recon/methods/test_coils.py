@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 
 from kernels.contract import Complex
 from recon.errors import RecipeError, ScanError
+from recon.gather import gather, select
 from recon.methods import METHODS
-from recon.pipeline import reconstruct
+from recon.pipeline import frames_of, reconstruct
 from recon.prepare import (
+    CENTRE_LINES,
     LOST,
     aligned,
     compressed_geometrically,
@@ -82,11 +85,31 @@ def test_as_many_coils_as_there_are_change_nothing() -> None:
         assert same is frame
 
 
+@cache
+def lost_with(coils: int) -> float:
+    """What the image loses with all but the strongest combinations of its coils in the centre of exact k-space."""
+    simulated = measured("brain-se", 96, noise=0)
+    frames, _ = frames_of(simulated.scan)
+    kspace = gather(simulated.scan.header, select(simulated.scan.readouts, frames[0].rows)).kspace
+    middle = [slice(n // 2 - CENTRE_LINES // 2, n // 2 + CENTRE_LINES // 2) for n in kspace.shape[2:]]
+    centre = kspace[:, :, middle[0], middle[1]].reshape(len(kspace), -1).astype(np.complex128)
+    strong = np.linalg.svd(centre, full_matrices=False)[0][:, :coils]
+    images = CPU.ifft(kspace, axes=2, crop=(96, 96))[:, 0]
+    kept = np.tensordot(strong.conj().T, images, axes=1)
+    whole, seen = (np.linalg.norm(each, axis=0)[simulated.truth[0].mask[0]] for each in (images, kept))
+    return distance(seen, whole)
+
+
 @pytest.mark.parametrize("method", ["fft", "grappa", "sense", "cg-sense", "l1-wavelet"])
 def test_six_of_eight_coils_serve_every_method(method: str) -> None:
-    simulated = measured("brain-se", 96, noise=1)
+    """Each makes of six what it makes of eight, but for what these lose: `fft` that exactly, others no more."""
+    simulated = measured("brain-se", 96, noise=0)
     scan = simulated.scan if method == "fft" else thinned(simulated.scan, (2, 1))
-    assert error(simulated, scan, method, coils=6) < 1.25 * error(simulated, scan, method)
+    six, eight = (error(simulated, scan, method, coils=coils) for coils in (6, "all"))
+    assert six <= eight + lost_with(6)
+    if method == "fft":
+        # Both are sums over 8 coils of transforms in single precision, the combinations from eigenvectors of as many.
+        assert six == pytest.approx(lost_with(6), abs=100 * tolerances.sum_of(8))
 
 
 def test_trajectories_are_compressed_too() -> None:
@@ -98,7 +121,7 @@ def test_trajectories_are_compressed_too() -> None:
 def test_a_separate_scan_compresses_the_image_with_it() -> None:
     simulated = measured("brain-se", 96, noise=0)
     scan = separated(simulated.scan, 2)
-    assert error(simulated, scan, "grappa", coils=6) < 0.3 * error(simulated, scan, "fft")
+    assert error(simulated, scan, "grappa", coils=6) <= error(simulated, scan, "grappa") + lost_with(6)
 
 
 def along_readout(coils: int, samples: int) -> Complex:

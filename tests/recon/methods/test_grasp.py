@@ -83,10 +83,14 @@ def test_the_lesion_enhances() -> None:
 
 
 def test_frames_together_are_nearer_to_the_truth_than_each_by_itself() -> None:
-    """A fifth of the spokes that Nyquist asks for, in space and in the lesion's course."""
+    """A fifth of the spokes that Nyquist asks for, in space and in the lesion's course.
+
+    In space also than what noise alone makes of a frame by itself with ideal weights, which coils alone do not reach.
+    """
     together, alone = images("grasp"), images("cg-sense")
+    least = np.sqrt(np.mean([truth.predicted_nrmse**2 for truth in measured().truth]))
     assert [image.counters for image in together] == [Counters(repetition=i) for i in range(FRAMES)]
-    assert error(together) < 0.7 * error(alone)
+    assert error(together) < least < error(alone)
     assert curve_error(together) < curve_error(alone)
     assert curve_error(together) < 0.03
 

@@ -64,15 +64,20 @@ def error(simulated: SimulatedScan, scan: Scan, method: str, **parameters: Value
 
 
 def test_contrasts_together_are_nearer_to_the_truth_than_each_by_itself() -> None:
-    """A third of the lines, and noise: better than coils alone and than a sparse prior in space."""
+    """A third of the lines, and noise: better than coils alone and than a sparse prior in space.
+
+    That order is what the method is for. How much nearer depends on the object: there BART is the judge, below.
+    """
     together = error(measured(), third(), "llr", over="contrast")
-    assert together < 0.7 * error(measured(), third(), "cg-sense")
+    assert together < error(measured(), third(), "cg-sense")
     assert together < error(measured(), third(), "l1-wavelet")
 
 
 def test_moments_of_spokes_together_are_nearer_to_the_truth() -> None:
+    """Than what noise alone makes of a moment by itself with ideal weights, which coils alone do not reach."""
     simulated = measured("breast-stars")
-    assert error(simulated, simulated.scan, "llr") < 0.7 * error(simulated, simulated.scan, "cg-sense")
+    least = np.sqrt(np.mean([truth.predicted_nrmse**2 for truth in simulated.truth]))
+    assert error(simulated, simulated.scan, "llr") < least < error(simulated, simulated.scan, "cg-sense")
 
 
 def test_without_a_prior_the_frames_are_those_of_least_squares() -> None:
@@ -86,7 +91,7 @@ def test_a_centre_dealt_out_among_frames_makes_their_maps() -> None:
     scan = dealt_out(simulated.scan)
     with pytest.raises(CalibrationError):
         error(simulated, scan, "cg-sense")
-    assert error(simulated, scan, "llr") < 0.5 * error(simulated, scan, "fft")
+    assert error(simulated, scan, "llr") < tolerances.HALVED * error(simulated, scan, "fft")
 
 
 def test_unlike_contrasts_lend_one_another_no_lines_for_maps() -> None:
@@ -199,9 +204,10 @@ def barts(strength: float, bart: Bart) -> Complex:
 
 
 def test_bart_comes_no_nearer_to_the_truth(tmp_path: Path) -> None:
-    """Where each takes its best of the same range of strengths, whose units are not the same."""
+    """Where each takes its best of the same range of strengths, whose units differ; nor than the method by default."""
     strengths = (0.1, 0.2, 0.4, 0.8)
     theirs = [away(barts(strength, Bart(tmp_path))) for strength in strengths]
     own = [away(ours(strength)) for strength in strengths]
     assert 0 < np.argmin(theirs) < 3 and 0 < np.argmin(own) < 3
     assert min(own) <= 1.02 * min(theirs)
+    assert error(measured(), third(), "llr") <= 1.02 * min(theirs)

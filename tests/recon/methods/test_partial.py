@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from kernels.contract import Complex
 from recon.errors import RecipeError, ScanError
-from recon.halfspace import Extent, homodyne, pocs
+from recon.halfspace import ENOUGH, Extent, homodyne, pocs, smooth_phase
 from recon.recipe import Recipe
 from recon.scan import Image
 from recon.simulate import nrmse
@@ -19,7 +19,6 @@ from tests.recon.methods.phantoms import CPU, blob, distance, encoding, frame_of
 from tests.recon.methods.test_cg_sense import measured
 from tests.recon.methods.test_sense import white_frame
 
-HALF_THE_ENERGY = 0.7  # of what zero filling leaves: edges that the phase's centre cannot resolve keep the rest
 HOW = ("homodyne", "pocs")
 
 
@@ -86,6 +85,24 @@ def sided(kspace: Complex, sampled: NDArray[np.bool_], lines: int, samples: int)
     return kept, mask
 
 
+def left_over(kspace: Complex, mask: NDArray[np.bool_], lines: int, samples: int) -> float:
+    """The most that completion may leave of an image inside `mask`, relative to it, from whole k-space of its coils.
+
+    A coil image is p (a + ib), where p is the phase of k-space's centre, taken as smooth, a and b are real. POCS ends
+    where its error e lies on the missing side S of k-space and e = P(p² ē) − 2 P(p ib), where P keeps S; the first is
+    nothing, since ē lies opposite to S. Homodyne weighs k-space by 1 + o, o odd and at most 1: its error is p times
+    i (o b − b). Both are at most 2 ‖b‖, to what is missing together with its mirror image. A root of squares adds none.
+    """
+    images = CPU.ifft(kspace, axes=2)[:, 0]
+    sides = tuple(Extent(cut - 24, 23) if cut else Extent() for cut in (lines, samples))
+    unreal = (images * smooth_phase(images, sides, CPU).conj()).imag
+    y, x = np.meshgrid(np.arange(48) - 24, np.arange(48) - 24, indexing="ij")
+    missing, mirrored = ((sign * y < sides[0].low) | (sign * x < sides[1].low) for sign in (1, -1))
+    unknown = CPU.ifft(kspace * (missing & mirrored), axes=2)
+    whole = np.linalg.norm(CPU.rss(CPU.ifft(kspace, axes=2))[mask])
+    return float((2 * np.linalg.norm(unreal) + np.linalg.norm(unknown)) / whole) + ENOUGH
+
+
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("method", ["fft", "grappa", "sense", "cg-sense"])
 @pytest.mark.parametrize(("lines", "samples"), [(12, 0), (0, 12), (12, 12)], ids=["lines", "echo", "both"])
@@ -99,7 +116,8 @@ def test_every_method_completes(method: str, how: str, lines: int, samples: int)
         distance(image_by(method, frame_of(given, sampled=left), partial_fourier=each).pixels[0][mask], truth)
         for each in ("off", how)
     ]
-    assert errors[1] < HALF_THE_ENERGY * errors[0]
+    # Combined coils are no less real than each of them: maps take their phase off.
+    assert errors[1] <= left_over(kspace, mask, lines, samples) < errors[0]
 
 
 def test_noise_of_a_scan_stays_what_it_is_when_nothing_is_missing() -> None:
@@ -116,13 +134,14 @@ def test_an_interpolated_and_cropped_image_is_completed_alike() -> None:
     finer = encoding((1, 48, 48), recon=(1, 96, 48), field_mm=(1.0, 48.0, 24.0))
     fine = image_by("fft", frame_of(given, sampled=left, space=finer), partial_fourier="homodyne").pixels
     coarse = image_by("fft", frame_of(given, sampled=left), partial_fourier="homodyne").pixels
-    assert distance(fine[..., ::2, ::2], coarse[..., 12:36]) < 0.02
+    # Interpolation keeps values, and all but the filters is done voxel by voxel: four transforms round on either side.
+    assert distance(fine[..., ::2, ::2], coarse[..., 12:36]) < 2 * 4 * tolerances.fft(96 * 96)
 
 
 @pytest.mark.parametrize("how", HOW)
 def test_a_whole_scan_comes_nearer_to_its_truth(how: str) -> None:
     simulated = measured("brain-se", 48, noise=0)
-    kspace, _, _ = white_frame(2)
+    kspace, _, mask = white_frame(2)
     given, left = sided(kspace, np.ones((1, 48), np.bool_), 14, 0)
     scale = np.float32(np.linalg.norm(simulated.truth[0].pixels) / np.linalg.norm(CPU.rss(CPU.ifft(kspace, axes=2))))
 
@@ -130,7 +149,7 @@ def test_a_whole_scan_comes_nearer_to_its_truth(how: str) -> None:
         image: Image = image_by("fft", frame_of(given, sampled=left), partial_fourier=parameter)
         return nrmse(image.pixels[0] * scale, simulated.truth[0])
 
-    assert error(how) < HALF_THE_ENERGY * error("off")
+    assert error(how) <= left_over(kspace, mask, 14, 0) < error("off")
 
 
 @pytest.mark.parametrize("how", HOW)

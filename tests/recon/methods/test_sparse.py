@@ -18,7 +18,7 @@ from recon.operators import Operator, cartesian_sense
 from recon.pipeline import frames_of
 from recon.prepare import whitening
 from recon.prox import TotalVariation, levels_of, sparse_wavelets
-from recon.scan import Calibration
+from recon.scan import Calibration, Scan
 from recon.simulate import Truth, nrmse, simulate
 from recon.solve import Composite, fista
 from tests.recon.judges import Bart
@@ -28,11 +28,15 @@ from tests.recon.methods.test_cg_sense import error, measured, thinned
 METHODS = ("l1-wavelet", "tv")
 
 
+def thirds() -> Scan:
+    """Every third line of a noisy scan, and a centre."""
+    return thinned(measured("brain-se", 96, noise=1).scan, (3, 1))
+
+
 @cache
 def white_lines() -> tuple[Complex, Complex, Truth]:
     """White k-space [coil, 1, ky, kx] of a noisy slice (every third line and a centre), its maps, and the truth."""
-    simulated = measured("brain-se", 96, noise=1)
-    scan = thinned(simulated.scan, (3, 1))
+    simulated, scan = measured("brain-se", 96, noise=1), thirds()
     frames, noise = frames_of(scan)
     (index,) = (each for each in frames if each.counters.slice == 0)
     frame = gather(scan.header, select(scan.readouts, index.rows))
@@ -75,12 +79,13 @@ def away(image: Complex) -> float:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bart_comes_no_nearer_to_the_truth(method: str, tmp_path: Path) -> None:
-    """At the default strength, and where each takes its best."""
+    """At the default strength, and where each takes its best; nor than the whole method, with maps of its own."""
     strengths = (0.25, 0.5, 1.0)
     theirs = [away(barts(method, strength, Bart(tmp_path))) for strength in strengths]
     own = [away(ours(method, strength, 30)) for strength in strengths]
     assert own[1] <= 1.02 * theirs[1]
     assert min(own) <= 1.02 * min(theirs)
+    assert error(measured("brain-se", 96, noise=1), thirds(), method) <= 1.02 * min(theirs)
 
 
 def energy(image: Complex, strength: float) -> float:
@@ -127,21 +132,28 @@ def test_a_last_step_towards_the_data_undoes_a_strong_prior(method: str) -> None
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_halves_the_noise_that_the_coils_amplify(method: str) -> None:
+def test_there_is_less_noise_than_the_lines_alone_can_have(method: str) -> None:
+    """Without a prior, noise grows as √(all / measured lines), and by a geometry factor, which is at least 1."""
+    kspace, _, truth = white_lines()
+    least = truth.predicted_nrmse / np.sqrt(np.abs(kspace).any(axis=(0, 1, 3)).mean())
     simulated = measured("brain-se", 96, noise=1)
-    scan = thinned(simulated.scan, (3, 1))
-    assert error(simulated, scan, method) < 0.5 * error(simulated, scan, "cg-sense")
+    assert error(simulated, thirds(), method) < least < error(simulated, thirds(), "cg-sense")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stronger_prior_leaves_less(method: str) -> None:
-    """The measure that a prior holds small falls as its strength rises: wavelets and variation both kill noise."""
+    """Of fully sampled k-space x = prox(y): ⟨y − x, x⟩ = strength · prior(x) ≥ 0, since twice x costs twice as much.
+
+    So ‖y‖² ≥ ‖x‖² + ‖y − x‖², and magnitudes are no farther from one another than what they are of.
+    """
     frame = frame_of(noise_kspace((4, 1, 32, 32)))
-    sizes = [
-        float(np.linalg.norm(image_by(method, frame, strength=strength, tolerance=0.0).pixels))
+    plain, weak, strong = (
+        image_by(method, frame, strength=strength, tolerance=0.0).pixels.astype(np.float64)
         for strength in (0.0, 0.5, 2.0)
-    ]
-    assert sizes[0] > 1.1 * sizes[1] > 1.1 * 1.1 * sizes[2]
+    )
+    assert np.linalg.norm(plain) > np.linalg.norm(weak) > np.linalg.norm(strong)
+    for shrunk in (weak, strong):
+        assert np.linalg.norm(plain) >= np.hypot(np.linalg.norm(shrunk), np.linalg.norm(plain - shrunk))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -185,5 +197,11 @@ def test_the_estimated_noise_serves_as_well_as_the_known(method: str) -> None:
     kspace, _, truth = white_lines()
     frame = frame_of(kspace, sampled=np.abs(kspace).any(axis=(0, 3)))
     white = Calibration(whitening=np.eye(len(kspace), dtype=np.complex64))
-    known, guessed = (image_by(method, frame, calibration=given).pixels[0] for given in (white, None))
-    assert nrmse(guessed, truth) < 1.1 * nrmse(known, truth)
+    guessed = nrmse(image_by(method, frame).pixels[0], truth)
+    # An object's edges may hold a twentieth of the details that the noise is found from, and make it a tenth larger.
+    known = [
+        nrmse(image_by(method, frame, calibration=white, strength=0.5 * factor).pixels[0], truth)
+        for factor in (1.0, 1.1)
+    ]
+    # Iterations stop at a relative change of 1e-3.
+    assert min(known) - 1e-3 <= guessed <= max(known) + 1e-3
