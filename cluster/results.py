@@ -207,7 +207,7 @@ class ResultFile:
 class Replacement(ResultFile):
     """Images of a scan that runs again: nobody sees them before all are there and take the place of the earlier ones.
 
-    `settle` comes once, before `close`.
+    `place` or `drop` comes once, before `close`.
     """
 
     def __init__(self, path: Path, target: Path, *, earlier: int) -> None:
@@ -247,8 +247,8 @@ class Replacement(ResultFile):
         """Image messages from number `start` on once these have replaced the earlier ones; none if they never do."""
         with self._changed:
             self._changed.wait_for(lambda: self._ended, timeout_s)
-        if self._placed and self._ended:
-            yield from super().follow(start=start)
+        if self._placed:  # all are there, also while the end of the scan is still being written down
+            yield from super().follow(start=start, timeout_s=timeout_s)
 
 
 def _name(image: Image) -> Hashable:

@@ -139,6 +139,19 @@ def test_new_run_leaves_readers_of_the_old_one_alone(store: ResultStore) -> None
     assert not store.replacing("a")
 
 
+def test_images_that_took_the_place_of_others_can_be_read_before_the_scan_has_ended(store: ResultStore) -> None:
+    old = store.create("a")
+    old.append([image(0)])
+    old.close()
+    new = store.replace("a", earlier=1)
+    new.append([image(7), image(8)])
+    new.place()
+    assert (new.count, new.hidden) == (2, False)
+    assert numbers(new.follow(timeout_s=0.0)) == [7, 8]
+    assert numbers(new.follow(start=1, timeout_s=0.0)) == [8]
+    new.close()
+
+
 def test_a_run_that_is_dropped_leaves_the_old_images(store: ResultStore) -> None:
     old = store.create("a")
     old.append([image(7)])
