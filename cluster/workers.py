@@ -303,11 +303,11 @@ class ProcessChild:
 
     def kill(self) -> None:
         """See Child."""
-        self.process.kill()
-        self.process.wait()
+        self.process.kill()  # and no wait: the scheduler calls this, and one that a driver or a disk holds dies late
 
     def close(self) -> None:
         """See Child."""
+        self.process.wait()
         self._connection.close()
         self._alive.close()
 
