@@ -14,7 +14,7 @@ import pytest
 
 from cluster.config import ClusterConfig
 from recon.mrd.wire import MessageId
-from recon.recipe import CATALOGUE, METHOD_PARAMETERS, PARAMETERS
+from recon.recipe import CATALOGUE, METHOD_PARAMETERS, PARAMETERS, Recipe
 from recon.scan import Quantity
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,13 @@ def test_the_mrd_document_names_each_parameter_with_its_values() -> None:
 
 def test_names_that_clients_may_send_are_known() -> None:
     section = MRD[MRD.index("Known are the methods") :].split("\n\n")[0]
-    assert set(re.findall(r"`([^`]+)`", section)) <= set(CATALOGUE)
+    methods = set(re.findall(r"`([^`]+)`", section))
+    assert methods == set(METHOD_PARAMETERS)
+    listed = {}
+    for names, _, meaning in cells(MRD, "| configuration |"):
+        method, *values = re.findall(r"`([^`]+)`", meaning)
+        listed |= dict.fromkeys(re.findall(r"`([^`]+)`", names), Recipe(method, dict([values] if values else [])))
+    assert listed == {name: recipe for name, recipe in CATALOGUE.items() if name not in methods}
 
 
 UNITS = {"s": 1, "h": 3600, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "million": 10**6}

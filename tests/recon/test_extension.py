@@ -1,4 +1,4 @@
-"""What docs/recipes.md shows, done: a recipe from a file, and a method from another, really installed package."""
+"""What docs/recipes.md shows, done: a recipe from a file, and a method that another package names by entry point."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import os
 import re
 import subprocess
 import sys
-import zipfile
+import tomllib
+from importlib.metadata import DistributionFinder, MetadataPathFinder
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from recon.mrd.hdf5 import read_images
 from recon.recipe import Recipe, resolve
@@ -25,29 +25,21 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
 
 
-def wheel(folder: Path, entry: str) -> Path:
-    """The page's modules as a wheel, with the line `entry` in its entry points."""
-    path, about = folder / "smooth-1.0-py3-none-any.whl", "smooth-1.0.dist-info"
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, source in zip(("smooth", "subtracted"), blocks("python"), strict=True):
-            archive.writestr(f"{name}.py", source)
-        archive.writestr(f"{about}/METADATA", "Metadata-Version: 2.1\nName: smooth\nVersion: 1.0\n")
-        archive.writestr(
-            f"{about}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
-        archive.writestr(f"{about}/entry_points.txt", f"[recon_cluster.methods]\n{entry}\n")
-        archive.writestr(f"{about}/RECORD", "")
-    return path
-
-
-def install(folder: Path, entry: str) -> Path:
-    """A folder into which pip has installed that package."""
-    target = folder / "installed"
-    pip = [sys.executable, "-m", "pip", "install", "--no-index", "--no-deps", "--quiet", "--target", target]
-    done = subprocess.run([*pip, wheel(folder, entry)], capture_output=True, text=True, check=False)
-    if "No module named pip" in done.stderr:
-        pytest.skip("this environment has no pip: a package of others is not installed")
-    assert done.returncode == 0, done.stderr
+def install(folder: Path, entry: str = "") -> Path:
+    """The page's package as an installer leaves it, or with the entry point `entry` instead of its own."""
+    (text,) = blocks("toml")
+    about = tomllib.loads(text)
+    project, target = about["project"], folder / "installed"
+    info = target / f"{project['name']}-{project['version']}.dist-info"
+    info.mkdir(parents=True)
+    info.joinpath("METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    )
+    ((group, entries),) = project["entry-points"].items()
+    named = entry or "\n".join(f"{name} = {place}" for name, place in entries.items())
+    info.joinpath("entry_points.txt").write_text(f"[{group}]\n{named}\n")
+    for name, source in zip(("smooth", "subtracted"), blocks("python"), strict=True):
+        target.joinpath(f"{name}.py").write_text(source)
     return target
 
 
@@ -63,9 +55,21 @@ def test_a_recipe_from_the_page() -> None:
     assert resolve(recipe) == Recipe("fft", {"combine": "adaptive", "output": "complex"})
 
 
+def test_the_package_of_the_page_is_whole(tmp_path: Path) -> None:
+    (text,) = blocks("toml")
+    about = tomllib.loads(text)
+    ours = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert about["project"]["requires-python"] == ours["requires-python"]
+    assert ours["name"] in about["project"]["dependencies"]
+    assert about["build-system"]["build-backend"].startswith("setuptools.")
+    places = MetadataPathFinder.find_distributions(DistributionFinder.Context(path=[str(install(tmp_path))]))
+    ((entry,),) = (found.entry_points for found in places)
+    assert (entry.group, entry.name, entry.value) == ("recon_cluster.methods", "smooth", "smooth:SMOOTH")
+    assert about["tool"]["setuptools"]["py-modules"] == [entry.module]
+
+
 def test_a_package_of_others_adds_a_method(tmp_path: Path) -> None:
-    (entry,) = re.findall(r"^smooth = .*$", "".join(blocks("toml")), re.MULTILINE)
-    target = install(tmp_path, entry.replace('"', ""))
+    target = install(tmp_path)
     save(tmp_path / "scan.h5", simulate("brain-ir", matrix=32, coils=2))
     for method in ("smooth", "fft"):
         out = tmp_path / f"{method}.h5"
