@@ -224,6 +224,7 @@ def test_images_keep_their_numbers_when_the_server_is_killed_between_them(tmp_pa
     options = ("--ray", "off", "--workers", "2", "--device", "cpu")
     sent = scans.stream(scans.frames(6))
     with served(tmp_path, *options) as server, Client(server.http) as client:
+        assert eventually(lambda: len(client.cluster()["workers"]) == 2)  # ready means that one of them is there
         _, stopped, _ = _descendants(server.process.pid)
         os.kill(stopped, signal.SIGSTOP)  # what it is given waits, and images are made in another order
         with socket.create_connection(server.mrd, timeout=30.0) as connection:
