@@ -124,12 +124,14 @@ class Worker:
         logs it: what a worker's process says may be on another machine, or nowhere (Ray).
         """
         found, stages = (made, ()) if isinstance(made, Exception) else (made.images, made.stages(reconstruct_s))
-        if isinstance(found, ReconError):
-            return FrameImages(frame, (), str(found), stages)
-        if isinstance(found, Exception):
+        if not isinstance(found, Exception):
+            return FrameImages(frame, tuple(self._signed(image, frame) for image in found), "", stages)
+        reason, trace = str(found), ""
+        if not isinstance(found, ReconError):
             reason = f"internal error in frame {frame.number} ({type(found).__name__}): report it with the server's log"
-            return FrameImages(frame, (), reason, stages, _trace(found))
-        return FrameImages(frame, tuple(self._signed(image, frame) for image in found), "", stages)
+            trace = _trace(found)
+        _let_go(found)
+        return FrameImages(frame, (), reason, stages, trace)
 
     def _signed(self, image: Image, frame: FrameRef) -> Image:
         comments = tuple(dict.fromkeys(frame.warnings + image.comments))
@@ -180,6 +182,13 @@ class _Made:
 
     def stages(self, reconstruct_s: float) -> tuple[tuple[str, float], ...]:
         return ("read", self.read_s), ("reconstruct", reconstruct_s)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Drop tracebacks: their calls hold `error`, and what the batch maps, until a collector comes by an idle worker."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _trace(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,25 @@ def test_bad_frame_fails_alone(ready: list[FrameReady]) -> None:
     assert errors[0] == errors[3] == ""
     assert "the raw data of scan s end at byte" in errors[1]
     assert "the raw data of scan s cannot be read" in errors[2]
+
+
+@pytest.mark.parametrize("bad", ["unread", "unmade", "none"])
+def test_a_worker_maps_no_raw_data_once_it_is_done(ready: list[FrameReady], bad: str) -> None:
+    """Without a collector: an idle worker has none, and what it maps is not freed where an operator deletes it."""
+    frames = ready
+    if bad == "unread":
+        frames = [ready[0], replace(ready[1], frame=replace(ready[1].frame, readouts=(Extent(1 << 30, 822, 12),)))]
+    if bad == "unmade":  # its lines have other lengths than the header says
+        frames = [ready[0], replace(ready[1], frame=replace(ready[1].frame, readouts=ready[1].frame.noise))]
+    worker = Worker("w", WorkerSettings())
+    gc.disable()
+    try:
+        errors = [result.error for result in worker.run(batch(frames)).results]
+        mapped = Path("/proc/self/maps").read_text(encoding="utf-8").count(str(ready[0].frame.spool))
+    finally:
+        gc.enable()
+    assert any(errors) == (bad != "none")
+    assert mapped == 0
 
 
 def test_defect_of_ours_is_reported_as_one(ready: list[FrameReady], monkeypatch: pytest.MonkeyPatch) -> None:
