@@ -14,6 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from recon.errors import InputError
+
 PERCENTILES = (50, 95, 99)
 PACKAGES = ("numpy", "scipy", "finufft", "pyfftw", "ray", "torch", "h5py", "ismrmrd", "uvicorn", "cupy-cuda13x")
 
@@ -88,9 +90,15 @@ def show(rows: Sequence[Row], *, title: str) -> None:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[Row]]:
-    """Environment and rows of a stored result."""
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return document["environment"], [Row(**{**entry, "samples": tuple(entry["samples"])}) for entry in document["rows"]]
+    """Environment and rows of a stored result; raises InputError when the file is none."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        rows = [Row(**{**entry, "samples": tuple(entry["samples"])}) for entry in document["rows"]]
+        return document["environment"], rows
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): name a file that is there") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} holds no result of `recon-cluster bench`: name one that --json wrote") from error
 
 
 def markdown(path: Path) -> str:

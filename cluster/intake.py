@@ -226,11 +226,14 @@ class Intake:
         Over TCP a stream without CLOSE is incomplete; over HTTP the end of the body closes it. `reason` says that the
         sender broke off.
         """
-        if self._over or self._stopped() or self._dismiss():
+        over_http = (
+            self.record.transport == "http"
+        )  # whose answer names a scan: nothing but questions is an error there
+        if self._over or self._stopped() or (not over_http and self._dismiss()):
             if self._live.unwritable:
                 raise EndedError(self._live.unwritable)
             return self.record
-        if reason or not (self.closed or self.record.transport == "http"):
+        if reason or not (self.closed or over_http):
             return self.abort(reason or f"the sender left before the CLOSE message, after {self.readouts} readouts")
         try:
             self._reception.take(self._ended())

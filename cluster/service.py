@@ -238,8 +238,7 @@ class Service:
 
     def raw_path(self, scan_id: str) -> Path:
         """The file of a scan's raw data, exactly as received."""
-        self.scan(scan_id)
-        return self._spool.raw(scan_id)
+        return self._spool.raw(scan_id, file=bool(self.scan(scan_id).group))
 
     def images(self, scan_id: str) -> Iterator[Image]:
         """The images stored so far."""

@@ -58,9 +58,9 @@ class Spool:
         """Where that file is while it comes in, and for ever if the rest never came."""
         return self.folder / f"{scan}.part.h5"
 
-    def raw(self, scan: str) -> Path:
-        """Where the data of `scan` are as they were received."""
-        places = self.upload(scan), self.upload_part(scan), self.path(scan)
+    def raw(self, scan: str, *, file: bool = False) -> Path:
+        """Where the data of `scan` are as received; of a scan sent as a `file` never the stream made of it."""
+        places = [self.upload(scan), self.upload_part(scan)] + ([] if file else [self.path(scan)])
         return next((path for path in places if path.exists()), places[-1])
 
     def create(self, scan: str, *, again: bool = False) -> SpoolFile:

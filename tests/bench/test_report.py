@@ -68,3 +68,21 @@ def test_stored_results_are_printed_as_tables(tmp_path: Path, capsys: pytest.Cap
     shown = capsys.readouterr().out
     assert shown == "\n".join(report.markdown(path) for path in paths)
     assert shown.count("ingest.disk") == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read (No such file or directory): name a file that is there"),
+        ("[1]", "holds no result of `recon-cluster bench`: name one that --json wrote"),
+        ("{", "holds no result of `recon-cluster bench`: name one that --json wrote"),
+    ],
+)
+def test_a_file_that_is_no_result_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None, words: str
+) -> None:
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    assert main(["bench", "report", str(path)]) == 2
+    assert capsys.readouterr().err == f"{path} {words}\n"

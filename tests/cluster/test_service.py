@@ -248,7 +248,6 @@ def test_a_stream_without_a_header_is_refused_and_recorded(
     intake = service.open_scan(ScanRequest("http"))
     with pytest.raises(kind) as caught:
         intake.feed(data)
-        intake.keep("dataset")
         intake.finish()
     record = service.wait(intake.scan_id, 30.0)
     assert (record.state, record.reason) == (State.FAILED, str(caught.value))

@@ -128,6 +128,15 @@ def test_an_hdf5_file(server: Running, http: httpx.Client, tmp_path: Path) -> No
     images = sorted(server.service.images(record.id), key=lambda image: image.counters.repetition)
     for image, readouts in zip(images, scans.frames(2), strict=True):
         scans.assert_true(image.pixels[0, 0], readouts)
+    (server.service.config.spool_folder / f"{record.id}.h5").unlink()  # the stream's start alone is not what was sent
+    check_problem(http.get(f"/v1/scans/{record.id}/raw"), 404, f"no raw data of scan {record.id} are kept")
+
+
+@pytest.mark.parametrize("body", [b"", b"\x04\x00"], ids=["empty", "close"])
+def test_a_stream_that_holds_no_scan_is_refused(server: Running, http: httpx.Client, body: bytes) -> None:
+    answer = http.post("/v1/scans", content=body, headers=MRD)
+    check_problem(answer, 400, "the stream closed before a header came: send the header, then the readouts")
+    assert server.service.wait(answer.json()["scan"], 30.0).state is State.FAILED
 
 
 def test_a_key_makes_a_repeated_upload_the_same_scan(server: Running, http: httpx.Client) -> None:
