@@ -226,9 +226,8 @@ class Intake:
         Over TCP a stream without CLOSE is incomplete; over HTTP the end of the body closes it. `reason` says that the
         sender broke off.
         """
-        over_http = (
-            self.record.transport == "http"
-        )  # whose answer names a scan: nothing but questions is an error there
+        # HTTP's answer names a scan: nothing but questions is an error there.
+        over_http = self.record.transport == "http"
         if self._over or self._stopped() or (not over_http and self._dismiss()):
             if self._live.unwritable:
                 raise EndedError(self._live.unwritable)

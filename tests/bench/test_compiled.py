@@ -38,6 +38,7 @@ def compiler() -> compiled.Compiler:
 USUAL = all_names() | grid.names((512,))  # the kernels of plans with the usual options, by file
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("file", USUAL)
 def test_compiles_without_warnings_or_spills(compiler: compiled.Compiler, file: str) -> None:
     parts = [USUAL[file][first : first + PIECE] for first in range(0, len(USUAL[file]), PIECE)]
