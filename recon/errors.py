@@ -11,6 +11,7 @@
     ├── RecipeError             an unknown recipe, method or parameter
     ├── DeviceError             the device asked for is not there or cannot be used
     ├── PackageError            an optional package that this needs is not installed
+    ├── WeightsError            a network's weights are missing, altered, or of another network
     ├── RefusedError            the server does not take the scan now (full, draining, disk)
     └── LostError               the server could not be reached, or went away in the middle
 
@@ -60,6 +61,10 @@ class DeviceError(ReconError):
 
 class PackageError(ReconError):
     """An optional package that this needs is not installed."""
+
+
+class WeightsError(ReconError):
+    """A network's weights are missing, altered, or of another network."""
 
 
 class RefusedError(ReconError):
