@@ -270,6 +270,13 @@ class Intake:
         self._reception.begin()
         self._desk.spool.kept(count)
 
+    def settle_file(self, descriptor: int, *, whole: bool) -> None:
+        """The file that the transport keeps is on the disk when this returns, by the name of one that is `whole`.
+
+        Raises OSError, and RefusedError when the disk cannot be trusted.
+        """
+        self._desk.spool.settle(self.scan_id, descriptor, whole=whole)
+
     def suspend(self) -> None:
         """The server is about to end: the next one has the data come in again."""
         if self._file is not None:

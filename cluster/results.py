@@ -11,6 +11,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
+from cluster.durable import sync_folder
 from recon.errors import LimitError, WireError
 from recon.mrd.wire import Decoder, ImageMessage, WireLimits, encode_image
 from recon.scan import Image
@@ -42,7 +43,7 @@ class ResultStore:
         """
         file = Replacement(self._part(scan), self.path(scan), earlier=earlier)
         try:
-            _sync_folder(self.folder)
+            sync_folder(self.folder)
         except OSError:
             file.remove()
             raise
@@ -168,7 +169,7 @@ class ResultFile:
         made = self.made
         os.fdatasync(self._fd)
         if not self._named:
-            _sync_folder(self.path.parent)
+            sync_folder(self.path.parent)
             self._named = True
         self._synced = made
 
@@ -236,7 +237,7 @@ class Replacement(ResultFile):
         self.sync()
         self.path.replace(self._target)
         self.path, self._placed = self._target, True
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def drop(self) -> None:
         """The earlier images stay."""
@@ -255,14 +256,6 @@ def _name(image: Image) -> Hashable:
     """What tells an image from the others of its scan, and is the same when it is made again."""
     counters, quantity, comments = image.counters, image.quantity, image.comments
     return counters, image.series, image.index, quantity, image.time_stamp, comments
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write(fd: int, data: bytes, *, offset: int) -> int:

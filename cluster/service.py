@@ -159,8 +159,20 @@ class Service:
     @property
     def ready(self) -> bool:
         """Whether a scan sent now would be taken and reconstructed."""
-        failed = self._spool.failure or self._recorder.failure or any(stage.failure for stage in self._stages)
-        return not failed and not self._draining and bool(self._loop.look()["workers"])
+        return not self.troubles
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why the server is not ready, a sentence each."""
+        ledger = self._recorder.failure
+        found = [
+            "the server is shutting down" if self._draining else "",
+            self._spool.failure,
+            f"the ledger cannot be written ({ledger}): check the disk" if ledger else "",
+            "" if self._loop.look()["workers"] else "no worker is ready",
+            *(stage.failure and f"{stage.name} stands still ({stage.failure})" for stage in self._stages),
+        ]
+        return list(filter(None, found))
 
     # --- scans --------------------------------------------------------------------------------------------------------
 
@@ -287,7 +299,13 @@ class Service:
         """Workers, queue and batches, in plain values."""
         state = self._loop.look()
         state["defects"] = {stage.name: stage.error for stage in self._stages if stage.error}
-        return {**state, "ready": self.ready, "draining": self._draining, "scans_in_flight": len(self._lives)}
+        return {
+            **state,
+            "ready": self.ready,
+            "troubles": self.troubles,
+            "draining": self._draining,
+            "scans_in_flight": len(self._lives),
+        }
 
     def metrics_text(self) -> bytes:
         """All metrics in Prometheus' text format."""

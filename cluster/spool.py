@@ -10,12 +10,14 @@ import errno
 import os
 import queue
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cluster.durable import sync_folder
 from cluster.events import Extent
 from cluster.job import DiskFullError, no_descriptor
 from cluster.splicing import Pipes, Window, map_file
@@ -36,7 +38,7 @@ class Spool:
         self.folder = folder
         self.sync_bytes = sync_bytes
         self.unsynced_bytes = unsynced_bytes
-        self.failure = ""  # set by the first failed fsync; from then on nothing is acknowledged
+        self.failure = ""  # a sentence, set by the first failed fsync; from then on nothing is acknowledged
         self._free_bytes = free_bytes
         self._closed_bytes = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
         self._open: dict[str, SpoolFile] = {}
@@ -78,14 +80,18 @@ class Spool:
 
     def check(self) -> None:
         """Raise DiskFullError below the free-space mark and after a failed fsync."""
-        if self.failure:
-            raise DiskFullError(f"the spool failed ({self.failure}): check the disk and restart the server")
+        self.trust()
         free = self.free_bytes()
         if free < self._free_bytes:
             raise DiskFullError(
                 f"only {free} bytes are free in the spool, expected at least {self._free_bytes}: remove old scans",
                 retry_after_s=60.0,
             )
+
+    def trust(self) -> None:
+        """Raise DiskFullError after a failed fsync, whichever file's: nothing is acknowledged any more."""
+        if self.failure:
+            raise DiskFullError(self.failure)
 
     def free_bytes(self) -> int:
         """Bytes that may still be written to the spool's disk."""
@@ -101,19 +107,60 @@ class Spool:
         with self._counting:
             self._closed_bytes += count
 
+    def sync(self, descriptor: int) -> None:
+        """Return when what is written to a file here is on the disk; raises OSError, and then the spool has failed."""
+        with self._failing():
+            os.fdatasync(descriptor)
+
+    def sync_names(self) -> None:
+        """Return when the names of the files here are on the disk; raises OSError, and then the spool has failed."""
+        with self._failing():
+            sync_folder(self.folder)
+
+    def settle(self, scan: str, descriptor: int, *, whole: bool) -> None:
+        """Have the file sent as `scan` on the disk; by its name the next server knows whether it is `whole`.
+
+        Raises OSError, and DiskFullError when the disk cannot be trusted.
+        """
+        self.sync(descriptor)
+        if whole:
+            self.upload_part(scan).replace(self.upload(scan))
+        self.sync_names()
+        self.trust()
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """The block syncs: after it failed the kernel may have dropped what was written, so success proves nothing."""
+        try:
+            yield
+        except OSError as error:
+            if not no_descriptor(error, "open the folder"):
+                words = f"the spool failed ({error.strerror}): check the disk and restart the server"
+                self.failure = self.failure or words
+            raise
+
     def trim(self, scan: str, keep_bytes: int) -> None:
         """Keep only the start of a stream that can be made again from the scan's file; raises OSError.
 
         Whoever has mapped the whole one keeps it.
         """
         path = self.path(scan)
-        if scan in self._open or not self.upload(scan).exists() or not path.exists():
+        if self.failure or scan in self._open or not self.upload(scan).exists() or not path.exists():
             return
         excess = path.stat().st_size - keep_bytes
         if keep_bytes and excess > 0:
-            _copy_start(path, path.with_suffix(_PART), count=keep_bytes)
+            self._copy_start(path, path.with_suffix(_PART), count=keep_bytes)
             path.with_suffix(_PART).replace(path)
             self.kept(-excess)
+
+    def _copy_start(self, path: Path, target: Path, *, count: int) -> None:
+        """The first `count` bytes of `path`, on the disk as `target`."""
+        with path.open("rb") as source, target.open("wb") as copy:
+            while count and (piece := source.read(min(count, _COPY_BYTES))):
+                copy.write(piece)
+                count -= len(piece)
+            copy.flush()
+            self.sync(copy.fileno())
 
     def sweep(self) -> list[str]:
         """Remove what a server that was killed left half made, none may be in use; the names."""
@@ -214,14 +261,24 @@ class SpoolFile:
             self._ask()
 
     def sync(self) -> None:
-        """Return when all bytes and the file's name are on the disk; raises DiskFullError otherwise."""
+        """Return when all bytes and the file's name are on the disk; raises RefusedError otherwise.
+
+        And where another file here could not be synced.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._pending == 0)
         self.sync_written()
-        if self._error is None:
-            self._sync_folder()
+        self._check()
+        try:
+            self._spool.sync_names()
+        except OSError as error:
+            raise self._refusal(error) from error
+        self._spool.trust()
+
+    def _check(self) -> None:
         if self._error is not None:
             raise self._refusal(self._error)
+        self._spool.trust()
 
     def close(self) -> None:
         """Close the file once the background thread has let go of it."""
@@ -236,9 +293,9 @@ class SpoolFile:
         """Send what is written to the disk and wake who waits for it."""
         written = self.size
         try:
-            os.fdatasync(self._fd)
+            self._spool.sync(self._fd)
         except OSError as error:
-            self._failed(error)
+            self._error = error
         with self._changed:
             self._pending = max(0, self._pending - 1)
             self._durable = written
@@ -251,25 +308,7 @@ class SpoolFile:
         self._spool.request_sync(self)
         with self._changed:
             self._changed.wait_for(lambda: self._error or self.size - self._durable <= self._spool.unsynced_bytes)
-        if self._error is not None:
-            raise self._refusal(self._error)
-
-    def _sync_folder(self) -> None:
-        try:
-            folder = os.open(self._spool.folder, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            raise self._refusal(error) from error
-        try:
-            os.fsync(folder)
-        except OSError as error:
-            self._failed(error)
-        finally:
-            os.close(folder)
-
-    def _failed(self, error: OSError) -> None:
-        # After a failed fsync the kernel may have dropped the pages: a later success would prove nothing.
-        self._error = error
-        self._spool.failure = self._spool.failure or str(error)
+        self._check()
 
     def _refusal(self, error: OSError) -> RefusedError:
         return _refusal(error, self.scan, size=self.size)
@@ -282,16 +321,6 @@ class SpoolFile:
             os.close(self._fd)
             self._fd = -1
             self._spool.released(self, removed=removed)
-
-
-def _copy_start(path: Path, target: Path, *, count: int) -> None:
-    """The first `count` bytes of `path`, on the disk as `target`."""
-    with path.open("rb") as source, target.open("wb") as copy:
-        while count and (piece := source.read(min(count, _COPY_BYTES))):
-            copy.write(piece)
-            count -= len(piece)
-        copy.flush()
-        os.fsync(copy.fileno())
 
 
 def _refusal(error: OSError, scan: str, *, size: int = 0) -> RefusedError:

@@ -134,16 +134,8 @@ class Hdf5Upload:
         self._intake.abort(reason)
 
     def _settle(self, *, whole: bool) -> None:
-        """Have the file and its name on disk; by its name the next server knows that it is whole."""
-        os.fsync(self._fd)
+        self._intake.settle_file(self._fd, whole=whole)
         self._close()
-        if whole:
-            self._part.replace(self._path)
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _close(self) -> None:
         if self._fd >= 0:

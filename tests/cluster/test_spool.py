@@ -110,7 +110,7 @@ def test_writer_waits_while_too_much_is_not_on_the_disk(tmp_path: Path, monkeypa
     spool.close()
 
 
-def test_failed_fsync_ends_all_acknowledging(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_fsync_ends_all_acknowledging(spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(fd: int) -> None:
         raise OSError(5, "Input/output error")
 
@@ -122,8 +122,17 @@ def test_failed_fsync_ends_all_acknowledging(spool: Spool, monkeypatch: pytest.M
             file.sync()
     with pytest.raises(RefusedError, match="cannot keep scan a"):
         file.sync()  # a later success would prove nothing
-    with pytest.raises(RefusedError, match=r"the spool failed .*: check the disk and restart the server"):
-        spool.create("c")
+    upload = (tmp_path / "upload").open("wb")
+    for acknowledge in (
+        lambda: spool.create("c"),
+        other.sync,
+        lambda: spool.settle("d", upload.fileno(), whole=False),
+    ):
+        with pytest.raises(
+            RefusedError, match=r"the spool failed \(Input/output error\): check the disk and restart the"
+        ):
+            acknowledge()
+    upload.close()
     file.close()
     other.close()
 

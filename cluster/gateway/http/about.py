@@ -47,4 +47,7 @@ async def get_health() -> PlainTextResponse:
 @router.get("/readyz", response_class=Response, responses=_READY, summary="Ready to take scans")
 def get_readiness(service: ServiceOf) -> PlainTextResponse:
     """503 while starting, draining, or unable to keep scans."""
-    return PlainTextResponse("ready\n") if service.ready else PlainTextResponse("not ready\n", 503)
+    troubles = service.troubles
+    return (
+        PlainTextResponse("not ready: " + "; ".join(troubles) + "\n", 503) if troubles else PlainTextResponse("ready\n")
+    )

@@ -92,6 +92,7 @@ CLUSTER: Schema = _object(
             load=_named("Its load by kind, 0 to 1", {"type": "number"}),
         )
     ),
+    troubles={"type": "array", "items": TEXT, "description": "Why it is not ready, a sentence each"},
     defects=_named("Parts of the server that stand still, and why", TEXT),
 )
 _VALUE: Schema = {"type": ["string", "number", "boolean"]}
