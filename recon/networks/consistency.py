@@ -17,18 +17,7 @@ from torch import Tensor
 
 from kernels.contract import Complex, Equations, Kernels
 from recon.exchange import to_array, to_tensor
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """One image's data: `equations` of AᴴA, `rhs` = Aᴴy [y, x], noise σ = 1 in each part of y.
-
-    `acceleration` is the grid's lines over the measured ones, at least 1.
-    """
-
-    equations: Equations
-    rhs: Complex
-    acceleration: float
+from recon.networks.measured import Measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)

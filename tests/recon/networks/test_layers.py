@@ -17,7 +17,8 @@ torch = pytest.importorskip("torch", reason="torch is not installed: pip install
 from recon.exchange import to_array, to_tensor  # noqa: E402
 from recon.networks import layer1, layer2  # noqa: E402
 from recon.networks.blocks import UNet, channels_of, complex_of, pyramid  # noqa: E402
-from recon.networks.consistency import Consistency, Measured  # noqa: E402
+from recon.networks.consistency import Consistency  # noqa: E402
+from recon.networks.measured import Measured  # noqa: E402
 
 CPU = kernels.on("cpu")
 GRID = (9, 8)
