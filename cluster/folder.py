@@ -10,10 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from cluster.config import ClusterConfig, ConfigError
+from cluster.durable import make_folder
 from cluster.ledger import Ledger
 from cluster.results import ResultStore
 from cluster.spool import Spool
 from cluster.stream import wire_limits
+
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 class DataFolder:
@@ -24,13 +27,21 @@ class DataFolder:
         self._lock = -1
         try:
             self._lock = _claim(config.data)
-            self.intact = _same_boot(config.data / "boot")  # no written byte was lost since the last server had it
+            self._boot = config.data / "boot"
+            self.intact = _same_boot(self._boot)  # no written byte was lost since the last server had it
             self.ledger = Ledger(config.ledger_path)
             self.results = ResultStore(config.results_folder, wire_limits(config))
             self.spool = _open_spool(config)
         except (OSError, sqlite3.Error) as error:
             self._release()
             raise ConfigError(unusable(config.data, error)) from error
+
+    def taken_up(self) -> None:
+        """What the last server left is sorted out: as long as this kernel runs, what is written here is there.
+
+        Not before: of a server that is killed first, the next must not take what a loss of power left for whole.
+        """
+        self._boot.write_text(_BOOT.read_text(encoding="ascii"), encoding="ascii")
 
     def close(self) -> None:
         """Close everything in it."""
@@ -60,7 +71,7 @@ def unusable(folder: Path, error: Exception) -> str:
 
 def _claim(folder: Path) -> int:
     """Take the folder for this process: a descriptor that holds it, however the process ends."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,11 +86,10 @@ def _claim(folder: Path) -> int:
 
 def _same_boot(path: Path) -> bool:
     """Whether the last server wrote here under the kernel that runs now: then what it wrote is there, synced or not."""
-    now, before = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii"), ""
+    before = ""
     with suppress(FileNotFoundError):  # nobody was here before
         before = path.read_text(encoding="ascii")
-    path.write_text(now, encoding="ascii")
-    return now == before
+    return _BOOT.read_text(encoding="ascii") == before
 
 
 def _open_spool(config: ClusterConfig) -> Spool:

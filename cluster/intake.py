@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 
 from cluster.config import ClusterConfig
@@ -278,7 +279,7 @@ class Intake:
         self._desk.spool.settle(self.scan_id, descriptor, whole=whole)
 
     def suspend(self) -> None:
-        """The server is about to end: the next one has the data come in again."""
+        """Let go of the file, if it is still open: the next server, or run, has the data come in again."""
         if self._file is not None:
             self._file.close()
 
@@ -327,11 +328,13 @@ class Intake:
             raise EndedError(f"scan {self.scan_id} has ended ({reason}): send the data as a new scan")
 
     def _stopped(self) -> bool:
-        """Whether somebody ended the scan. What came so far is kept."""
+        """Whether somebody ended the scan. What came so far is kept, once."""
         if not self._reception.over:
             return False
         self._over = True
         self._settle()
+        with suppress(OSError):  # then the stream made of the file stays beside it
+            self._desk.spool.trim(self.scan_id, self._stream.lasting_bytes)
         return True
 
     def _ended(self) -> Step:

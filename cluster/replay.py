@@ -36,12 +36,13 @@ def reread(desk: Desk, live: LiveScan, path: Path) -> None:
         with closing(convert(path, intake.get_buffer, desk.config, group=live.record.group)) as counts:
             for count in counts:
                 if desk.stopping():
-                    intake.suspend()
                     return
                 intake.received(count)
         intake.finish()
     except ReconError as error:
         intake.fail(error)
+    finally:
+        intake.suspend()
 
 
 def _feed(reception: Reception) -> None:

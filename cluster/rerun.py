@@ -11,7 +11,7 @@ from dataclasses import replace
 from cluster.events import ScanReceived, State
 from cluster.folder import DataFolder
 from cluster.intake import Desk, Reception
-from cluster.job import DiskFullError, ScanRecord
+from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
 from cluster.live import LiveScan
 from cluster.loop import Stage, defect
 from cluster.replay import replay, reread
@@ -46,7 +46,18 @@ class Reruns:
         for name in self._data.spool.sweep():
             _log.info("spool: %s, left by a server that stopped, is removed", name)
         for old in unfinished.values():
-            live = self._enter(_fresh(old), lambda old=old: self._images(old))  # type: ignore[misc]  # the default binds it
+            self._take_up(old)
+        self._data.taken_up()
+
+    def _take_up(self, old: ScanRecord) -> None:
+        """Go on with a scan; one whose images have no place ends, so that it keeps no other waiting."""
+        try:
+            live = self._enter(_fresh(old), lambda: self._images(old))
+        except RefusedError as error:
+            now = self._desk.clock()
+            ended = replace(old, state=State.FAILED, reason=str(error), finished_s=now)
+            self._data.ledger.commit([ended], [LogLine(old.id, now, outcome(ended))])
+        else:
             self.begin(live, old, line="taken up after a restart")
 
     def check(self, record: ScanRecord) -> None:

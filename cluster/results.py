@@ -11,7 +11,7 @@ from contextlib import suppress
 from io import FileIO
 from pathlib import Path
 
-from cluster.durable import sync_folder
+from cluster.durable import make_folder, sync_folder
 from recon.errors import LimitError, WireError
 from recon.mrd.wire import Decoder, ImageMessage, WireLimits, encode_image
 from recon.scan import Image
@@ -24,7 +24,7 @@ class ResultStore:
     """The folder of image files."""
 
     def __init__(self, folder: Path, limits: WireLimits) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.folder = folder
         self._limits = limits
 

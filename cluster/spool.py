@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cluster.durable import sync_folder
+from cluster.durable import make_folder, sync_folder
 from cluster.events import Extent
 from cluster.job import DiskFullError, no_descriptor
 from cluster.splicing import Pipes, Window, map_file
@@ -34,7 +34,7 @@ class Spool:
     """The folder of raw scans; one thread sends written bytes to the disk for all open files."""
 
     def __init__(self, folder: Path, *, sync_bytes: int, unsynced_bytes: int, free_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         self.folder = folder
         self.sync_bytes = sync_bytes
         self.unsynced_bytes = unsynced_bytes

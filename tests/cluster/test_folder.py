@@ -41,6 +41,17 @@ def test_a_server_that_is_killed_holds_nothing(tmp_path: Path) -> None:
     DataFolder(scans.config(tmp_path)).close()
 
 
+def test_every_name_on_the_way_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(Path(f"/proc/self/fd/{descriptor}").readlink()))
+    data = tmp_path / "new" / "data"
+    DataFolder(scans.config(data)).close()
+    assert {tmp_path.parent, tmp_path, data.parent, data} <= set(synced)
+    synced.clear()
+    DataFolder(scans.config(data)).close()  # the first may have been stopped in between
+    assert {data.parent, data} <= set(synced)
+
+
 @pytest.mark.parametrize("place", ["", "/deeper", "/spool"])
 def test_a_file_where_a_folder_should_be(tmp_path: Path, place: str) -> None:
     (tmp_path / "spool").write_bytes(b"")
@@ -123,9 +134,12 @@ def test_scans_are_named_by_their_whole_path(tmp_path: Path, monkeypatch: pytest
 def test_knows_whether_the_machine_was_restarted_in_between(tmp_path: Path) -> None:
     """Only within one boot of the kernel is what a killed server wrote certainly there."""
     config = scans.config(tmp_path)
-    for expected in (False, True):
+    # Of a server killed before it sorted out what was there, the next must not take that for whole.
+    for expected, taken_up in ((False, False), (False, True), (True, True)):
         folder = DataFolder(config)
         assert folder.intact is expected
+        if taken_up:
+            folder.taken_up()
         folder.close()
     (tmp_path / "boot").write_text("another\n")
     folder = DataFolder(config)

@@ -9,21 +9,21 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import h5py
 import pytest
 
 from cluster.events import State
-from cluster.job import ScanRequest
+from cluster.job import EndedError, ScanRequest
 from cluster.ledger import Ledger
 from cluster.results import ResultFile
 from cluster.workers import ThreadWorkers
 from recon.errors import FileError
 from recon.mrd.hdf5 import stream_scan, write_scan
 from recon.mrd.header import parse_header, write_header
-from recon.mrd.wire import Decoder, encode_config_file, encode_header, encode_text
+from recon.mrd.wire import Decoder, HeaderXml, encode_config_file, encode_header, encode_text
 from recon.scan import Scan
 from tests.cluster import scans
 from tests.cluster.test_service import NoWorkers, by_repetition, log_of, wait_until
@@ -32,10 +32,10 @@ FRAMES = scans.frames(3)
 DATA = scans.stream(FRAMES)
 
 
-def leave(data: Path, stream: bytes, *, finish: bool, transport: str = "tcp") -> str:
+def leave(data: Path, stream: bytes, *, finish: bool, transport: str = "tcp", key: str = "k") -> str:
     """A server without workers takes a stream and ends."""
     with scans.serving(data, NoWorkers()) as service:
-        intake = service.open_scan(ScanRequest(transport, idempotency_key="k"))
+        intake = service.open_scan(ScanRequest(transport, idempotency_key=key))
         intake.feed(stream)
         if finish:
             intake.finish()
@@ -125,6 +125,66 @@ def test_lost_raw_data_are_said_to_be_lost(tmp_path: Path) -> None:
         record = service.wait(scan, 30.0)
     assert record.state is State.FAILED
     assert f"the raw data of scan {scan} cannot be read" in record.reason
+
+
+def test_a_scan_whose_images_have_no_place_ends_and_stops_no_server(tmp_path: Path) -> None:
+    spoiled, fine = (leave(tmp_path, DATA, finish=True, key=key) for key in "ab")
+    place = tmp_path / "results" / f"{spoiled}.mrd"
+    place.unlink(missing_ok=True)
+    place.mkdir()
+    with scans.serving(tmp_path) as service:
+        assert service.wait(fine, 30.0).state is State.DONE
+        record = service.scan(spoiled)
+        assert (record.state, record.images, record.complete) == (State.FAILED, 0, True)
+        assert record.reason.startswith(
+            "the images of the scan cannot be kept (Is a directory): check the server's disk"
+        )
+        assert log_of(service, spoiled)[-1] == f"failed: {record.reason}"
+        place.rmdir()  # as an operator would
+        service.requeue(spoiled)
+        assert (service.wait(spoiled, 30.0).state, len(list(service.images(spoiled)))) == (State.DONE, 3)
+
+
+def test_a_scan_cancelled_while_its_file_is_read_keeps_the_file_alone(tmp_path: Path) -> None:
+    content = other_group(tmp_path / "scan.h5", 3)
+    with scans.serving(tmp_path / "data", NoWorkers()) as service:
+        intake = service.open_scan(ScanRequest("http"))
+        spool, scan = service.config.spool_folder, intake.scan_id
+        intake.keep("other")
+        (spool / f"{scan}.h5").write_bytes(content)
+        scans.send(intake, DATA[: len(DATA) // 2])
+        before = (spool / f"{scan}.mrd").stat().st_size
+        service.cancel(scan)
+        with pytest.raises(EndedError):
+            intake.feed(DATA[len(DATA) // 2 :])
+        _, head = Decoder().feed((spool / f"{scan}.mrd").read_bytes())
+        assert isinstance(head, HeaderXml)
+        assert (spool / f"{scan}.mrd").stat().st_size < before / 2
+        assert service.raw_path(scan).read_bytes() == content
+    with scans.serving(tmp_path / "data") as service:
+        service.requeue(scan)
+        assert service.wait(scan, 30.0).images == 3
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), ValueError("ours")])
+def test_reading_a_file_again_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """Whatever goes wrong behind its first bytes: the scan has failed, and the server holds no file of it."""
+
+    def breaking(_path: Path, buffer: Callable[[], memoryview], *_: object, **_group: object) -> Iterator[int]:
+        buffer()[:100] = DATA[:100]
+        yield 100
+        raise error
+
+    content = other_group(tmp_path / "scan.h5", 3)
+    scan = child(CONVERTING, tmp_path / "data", tmp_path / "scan.h5").strip()
+    monkeypatch.setattr("cluster.replay.convert", breaking)
+    with scans.serving(tmp_path / "data", NoWorkers()) as service:
+        assert service.wait(scan, 30.0).state is State.FAILED
+        held = [link.readlink() for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        assert not [path for path in held if scan in path.name]
+        assert service.raw_path(scan).read_bytes() == content
 
 
 REQUEUE = """
