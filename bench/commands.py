@@ -14,18 +14,19 @@ from bench import report
 
 RIVALS = ("sigpy", "torchkbnufft", "mri-nufft", "mrpro")
 ENVIRONMENTS = f"the Python of an environment that has PACKAGE: {', '.join(RIVALS)} (default: this one)"
+PROFILES = ("steady", "overhead", "overload", "workers", "plan")
 MEMORY = "folder on memory-backed storage, best mounted with huge=within_size (default: %(default)s)"
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Declare `bench ingest|load|kernels|methods|batches|report`."""
+    """Declare `bench ingest|load|schedule|kernels|methods|batches|report`."""
     parser: argparse.ArgumentParser = subparsers.add_parser(
         "bench", help="measure this machine, beside peers in the same run"
     )
     kinds = parser.add_subparsers(dest="kind", required=True)
     ingest = kinds.add_parser("ingest", help="MRD decoding, and bytes from a socket to the spool")
     load = kinds.add_parser("load", help="many scanners on one cluster")
-    load.add_argument("--profile", choices=("steady", "overhead"), default="steady", help="default: %(default)s")
+    load.add_argument("--profile", choices=PROFILES, default="steady", help="default: %(default)s")
     load.add_argument(
         "--scanners",
         type=int,
@@ -53,6 +54,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     for kind in (ingest, load):
         kind.add_argument("--disk", type=Path, default=Path(), help="folder on the disk to measure (default: here)")
         kind.add_argument("--memory", type=Path, default=Path("/dev/shm"), help=MEMORY)
+    schedule = kinds.add_parser("schedule", help="the scheduler under simulated load, and how long it takes to decide")
+    schedule.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
     batches = kinds.add_parser("batches", help="frames a second against the size of a batch, on the CPU")
     batches.add_argument("--rounds", type=int, default=10, help="alternated runs of each size; the median counts")
     batches.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the result goes")
@@ -67,17 +70,23 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(report.markdown(path) for path in args.files), end="")
         return 0
     about = report.environment()
-    rows = _measure(args)
     profile = "protocols" if args.kind == "load" and args.protocol else getattr(args, "profile", "")
     name = f"{args.kind}-{profile}-ray-{args.ray}" if args.kind == "load" else args.kind
     name += "-speed" if getattr(args, "speed", False) else ""
+    path = args.json or _default_path(name, about)
+    rows = _measure(args, path.with_suffix(".png"))
     report.show(rows, title=f"bench {name}")
-    report.write(rows, args.json or _default_path(name, about), about=about)
+    report.write(rows, path, about=about)
     return 0
 
 
-def _measure(args: argparse.Namespace) -> list[report.Row]:
-    others = {"kernels": _measure_kernels, "methods": _measure_methods, "batches": _measure_batches}
+def _measure(args: argparse.Namespace, picture: Path) -> list[report.Row]:
+    others = {
+        "kernels": _measure_kernels,
+        "methods": _measure_methods,
+        "batches": _measure_batches,
+        "schedule": _measure_schedule,
+    }
     if args.kind in others:
         return others[args.kind](args)
     from bench import ingest, load
@@ -90,9 +99,24 @@ def _measure(args: argparse.Namespace) -> list[report.Row]:
         from bench import protocols
 
         return [entry for count in args.scanners for entry in protocols.measure(plan, args.protocol, scanners=count)]
-    if args.profile == "overhead":
-        return load.overhead(plan)
-    return load.steady(plan, scanners=args.scanners)
+    if args.profile == "steady":
+        return load.steady(plan, scanners=args.scanners)
+    return _measure_profile(args.profile, plan, picture)
+
+
+def _measure_profile(name: str, plan: Any, picture: Path) -> list[report.Row]:
+    from bench import foresight, load, overload, scaling
+
+    if name == "plan":
+        return foresight.measure(plan, picture)
+    profiles = {"overhead": load.overhead, "overload": overload.measure, "workers": scaling.measure}
+    return profiles[name](plan)
+
+
+def _measure_schedule(_args: argparse.Namespace) -> list[report.Row]:
+    from bench import schedule
+
+    return schedule.measure(schedule.Scale())
 
 
 def _measure_kernels(args: argparse.Namespace) -> list[report.Row]:

@@ -58,12 +58,12 @@ def _overhead(name: str, load: Load, plan: Plan) -> list[Row]:
     for _ in range(plan.rounds):
         bare.append(sum(inmemory.run(load, processes=WORKERS)))
         _, results = _fresh_run(plan, plan.storage.memory, load=load, scanners=WORKERS, options=workers)
-        ours.append(_frames_per_second(results))
+        ours.append(frames_per_second(results))
     losses = [1 - own / other for own, other in zip(ours, bare, strict=True)]
     return [row(f"rate.{name}", ours, "frames/s", bare), row(f"overhead.{name}", losses, "1")]
 
 
-def _frames_per_second(results: Results) -> float:
+def frames_per_second(results: Results) -> float:
     sending_s = sum(result["cpu_s"] for result in results) / (os.cpu_count() or 1)
     return float(sum(result["frames"] for result in results) / (max(r["total_s"] for r in results) - sending_s))
 

@@ -92,7 +92,7 @@ def main() -> None:
     receiver.start()
     start = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_SELF)
-    connection.sendall(frames.opening)
+    connection.sendall(frames.opening())
     sent = list(send(connection, frames, seconds=float(seconds), most=int(most)))
     connection.sendall(wire.encode_close())
     receiver.join(timeout=120)

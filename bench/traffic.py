@@ -40,8 +40,8 @@ class FrameSize:
         return 8 * self.coils * len(self.measured) * self.samples
 
 
-def frame_header(size: FrameSize) -> bytes:
-    """MRD header XML of an endless scan of such frames, 300 mm field of view."""
+def frame_header(size: FrameSize, *, station: str = "") -> bytes:
+    """MRD header XML of an endless scan of such frames, 300 mm field of view; `station` names the scanner."""
     encoded = Space((1, size.lines, size.samples), (5.0, 300.0, 600.0))
     recon = Space((1, size.lines, size.samples // 2), (5.0, 300.0, 300.0))
     limits = {
@@ -49,7 +49,9 @@ def frame_header(size: FrameSize) -> bytes:
         "repetition": Limit(0, MAX_FRAMES - 1, 0),
     }
     encoding = Encoding(encoded, recon, limits, Trajectory.CARTESIAN, acceleration=(size.acceleration, 1))
-    return write_header(ScanHeader(b"", (encoding,), coils=size.coils, tr_ms=(3.0,), te_ms=(1.5,), field_t=3.0))
+    return write_header(
+        ScanHeader(b"", (encoding,), coils=size.coils, tr_ms=(3.0,), te_ms=(1.5,), field_t=3.0, station=station)
+    )
 
 
 def frame_readouts(size: FrameSize, *, seed: int) -> Readouts:
@@ -74,12 +76,19 @@ class Frames:
 
     def __init__(self, size: FrameSize, *, config: str, seed: int = 0) -> None:
         self.size = size
-        self.opening = wire.encode_config_file(config) + wire.encode_header(frame_header(size))
+        self._config = wire.encode_config_file(config)
+        self._openings: dict[str, bytes] = {}
         self._bytes = np.frombuffer(bytearray(wire.encode_readouts(frame_readouts(size, seed=seed))), np.uint8)
         count = len(size.measured)
         stride = self._bytes.size // count
         offset = 2 + READOUT_HEAD.fields["repetition"][1]  # type: ignore[index]  # a structured dtype has fields
         self._repetition = self._bytes.reshape(count, stride)[:, offset : offset + 2]
+
+    def opening(self, station: str = "") -> bytes:
+        """Configuration and header of a scan by the scanner of that name."""
+        if station not in self._openings:
+            self._openings[station] = self._config + wire.encode_header(frame_header(self.size, station=station))
+        return self._openings[station]
 
     def frame(self, number: int) -> NDArray[np.uint8]:
         """The frame's messages as bytes; the same memory at every call."""

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import heapq
 import random
+import sys
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.admission import refusal
 from cluster.events import (
     Batch,
     BatchDone,
@@ -75,22 +78,38 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """The workers: how many, the relative spread of their service times, and how often one is lost, per hour."""
+    """The workers: how many, the relative spread of their service times, and how often one is lost, per hour.
+
+    `factors`, if any, are drawn instead of a spread: measured service times ÷ the typical one.
+    """
 
     workers: int
     spread: float = 0.0
+    factors: tuple[float, ...] = ()
     losses_per_hour: float = 0.0
     restart_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a server takes in: `scans` at once, further ones are refused; `frames` waiting, then scanners wait too."""
+
+    scans: int = sys.maxsize
+    frames: int = sys.maxsize
 
 
 class Simulation:
     """One run; `served` holds every frame whose images came, in the order in which they did."""
 
-    def __init__(self, pool: Pool, *, rules: Rules | None = None, seed: int = 0) -> None:
+    def __init__(self, pool: Pool, *, rules: Rules | None = None, seed: int = 0, bounds: Bounds | None = None) -> None:
         self.served: list[Served] = []
+        self.refused = 0  # scans
+        self.most_waiting = 0  # frames, at any time
         self.now = 0.0
         self.busy_s = 0.0  # of all workers together
         self._pool = pool
+        self._bounds = bounds or Bounds()
+        self._held_back: deque[tuple[str, int]] = deque()  # frames that their scanners could not send yet
         self._random = random.Random(seed)
         self._scheduler = Scheduler(rules or Rules())
         self._agenda: list[tuple[float, int, Callable[[], None]]] = []
@@ -130,6 +149,9 @@ class Simulation:
 
     def _begin(self, arrival: Arrival, coming: Iterator[Arrival]) -> None:
         self._next(coming)
+        if refusal(draining=False, in_flight=self._open, most_in_flight=self._bounds.scans):
+            self.refused += 1
+            return
         kind, scan = arrival.kind, f"s{len(self._kinds)}"
         self._kinds[scan] = arrival.scanner, kind
         self._open += 1
@@ -137,6 +159,9 @@ class Simulation:
         self._at(self.now + kind.interval_s, lambda: self._frame(scan, 0))
 
     def _frame(self, scan: str, number: int) -> None:
+        if self._scheduler.waiting >= self._bounds.frames:
+            self._held_back.append((scan, number))
+            return
         _, kind = self._kinds[scan]
         self._ready[scan, number] = self.now
         frame = FrameRef(scan, number, _NOWHERE, _EXTENT, (_EXTENT,))
@@ -149,6 +174,7 @@ class Simulation:
     def _tell(self, event: Event) -> None:
         for command in self._scheduler.handle(event, self.now):
             self._obey(command)
+        self.most_waiting = max(self.most_waiting, self._scheduler.waiting)
 
     def _obey(self, command: Command) -> None:
         if isinstance(command, StartBatch):
@@ -165,8 +191,12 @@ class Simulation:
         batch, start_s = self._held[worker][0], self.now
         _, kind = self._kinds[batch.frames[0].scan]
         typical_s = len(batch.frames) * kind.frame_s + kind.batch_s
-        seconds = typical_s * self._random.lognormvariate(0.0, self._pool.spread)
-        self._at(start_s + seconds, lambda: self._end(worker, batch, start_s))
+        self._at(start_s + typical_s * self._factor(), lambda: self._end(worker, batch, start_s))
+
+    def _factor(self) -> float:
+        if self._pool.factors:
+            return self._random.choice(self._pool.factors)
+        return self._random.lognormvariate(0.0, self._pool.spread)
 
     def _end(self, worker: str, batch: Batch, start_s: float) -> None:
         held = self._held[worker]
@@ -182,6 +212,8 @@ class Simulation:
             self._work(worker)
         results = tuple(FrameImages(frame, ()) for frame in batch.frames)
         self._tell(BatchDone(worker, batch.number, results, self.now - start_s))
+        while self._held_back and self._scheduler.waiting < self._bounds.frames:
+            self._frame(*self._held_back.popleft())
 
     def _plan_loss(self, worker: str) -> None:
         if self._pool.losses_per_hour:

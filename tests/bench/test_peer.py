@@ -44,7 +44,7 @@ def converse(handler: peer.Handler, count: int) -> Heard:
     """Send `count` frames; what came back."""
     frames = Frames(SIZE, config="fft", seed=3)
     with serving(handler) as connection:
-        connection.sendall(frames.opening)
+        connection.sendall(frames.opening())
         for number in range(count):
             connection.sendall(frames.frame(number).data)
         connection.sendall(encode_close())
@@ -89,6 +89,6 @@ def test_as_a_process_of_its_own(tmp_path: Path) -> None:
         for _ in range(2):  # one connection after another
             with socket.create_connection((endpoint.host, endpoint.port), timeout=30.0) as connection:
                 frames = Frames(SIZE, config="null")
-                connection.sendall(frames.opening + frames.frame(0).tobytes() + encode_close())
+                connection.sendall(frames.opening() + frames.frame(0).tobytes() + encode_close())
                 assert listen(connection).closed
             assert (tmp_path / "scan").stat().st_size > SIZE.bytes

@@ -20,7 +20,7 @@ SIZES = [
 def test_the_bytes_are_a_scan_of_the_claimed_frames(size: FrameSize) -> None:
     frames = Frames(size, config="fft", seed=3)
     count = 3
-    stream = frames.opening + b"".join(frames.frame(number).tobytes() for number in range(count)) + encode_close()
+    stream = frames.opening() + b"".join(frames.frame(number).tobytes() for number in range(count)) + encode_close()
     opening, header, *runs, _close = Decoder().feed(stream)
     assert isinstance(opening, ConfigFile)
     assert opening.name == "fft"
