@@ -11,6 +11,9 @@
     weights     safetensors and their card: stored, checked, loaded by name
     tasks       what either layer learns
     training    the loop; `python -m recon.networks.train` is its command
+    metrics     how near an image is to the truth, and what was done to edges, means, noise and ringing
+    rivals      the conventional methods that layer 1 is compared with
+    evaluate    `python -m recon.networks.evaluate`: the figures of a card
 
-Sources, pictures, examples and measured need no torch.
+Sources, pictures, examples, measured, metrics and rivals need no torch.
 """

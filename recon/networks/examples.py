@@ -28,7 +28,7 @@ FINER = 2  # pixels of what is measured to one of the image
 FINEST = 4  # where the truth is the mean over a voxel
 SHARE_EXACT = 0.2  # of examples that are ellipses
 COILS = (6, 8, 12, 16)
-SIGNAL = (5.0, 100.0)  # the brightest hundredth of the image, over the noise
+SIGNAL = (8.0, 300.0)  # the brightest hundredth of the image, over the noise
 FEWEST_CENTRE, WIDEST_CENTRE = 8, 0.12  # lines, share of them
 
 
@@ -57,7 +57,7 @@ class Noisy:
 def undersampled(rng: Generator, library: Library, size: int) -> Undersampled:
     """An example of layer 1, `size` pixels along each axis: 2 to 8 times undersampled, coils and noise at random."""
     coils = random_coils(rng, int(rng.choice(COILS)))
-    sampled = mask(rng, (size, size), acceleration=float(rng.uniform(2, 8)))
+    sampled = mask(rng, size, acceleration=float(rng.uniform(2, 8)))
     signal = float(np.exp(rng.uniform(*np.log(SIGNAL))))
     if rng.random() < SHARE_EXACT:
         return of_shapes(rng, ellipses(rng, int(rng.integers(4, 30)), VIEW_MM), coils, sampled=sampled, signal=signal)
@@ -108,7 +108,7 @@ def noisy(rng: Generator, library: Library, size: int) -> Noisy:
     else:
         drawn = picture(rng, library, FINEST * size) * smooth_phase(rng, FINEST * size)
         exact, truth = truncated(drawn, size, acquired)
-    return noised(rng, exact, truth, signal=signal, factor=uneven(rng, size))
+    return noised(rng, exact, truth, signal=signal, factor=uneven(rng, size), part=one_sided(rng, acquired))
 
 
 def truncated(drawn: Complex, size: int, acquired: int) -> tuple[Complex, Complex]:
@@ -138,11 +138,13 @@ def truncated_shapes(shapes: Shapes, size: int, acquired: int) -> tuple[Complex,
     return exact.astype(np.complex64), (total / 16).astype(np.complex64)
 
 
-def noised(rng: Generator, exact: Complex, truth: Complex, *, signal: float, factor: Real) -> Noisy:
-    """The image of k-space [acquired, acquired] on the grid of `truth`, with noise of `factor` [y, x]."""
+def noised(rng: Generator, exact: Complex, truth: Complex, *, signal: float, factor: Real, part: Real) -> Noisy:
+    """The image of k-space [acquired, acquired] on the grid of `truth`, with noise of `factor` [y, x].
+
+    Of the lines of k-space, `part` [acquired, 1] are measured (1) or not (0).
+    """
     size, acquired = len(truth), len(exact)
     scale = brightness(truth, signal)
-    part = one_sided(rng, acquired)
     image = centred(fft.ifft2, filled(exact * part, size)) * np.float32(size / acquired)
     noise = centred(fft.ifft2, filled(white(rng, exact.shape) * part, size)) * np.float32(size / acquired)
     noise /= np.sqrt(part.mean())  # σ = 1 whatever was measured
@@ -193,18 +195,21 @@ def maps_on(coils: Coils, grid: tuple[int, ...]) -> Complex:
     return maps
 
 
-def mask(rng: Generator, grid: tuple[int, int], *, acceleration: float) -> Real:
-    """About one in `acceleration` lines [ky, 1], the centre among them: evenly spaced, or at random."""
-    lines = grid[0]
+def mask(rng: Generator, lines: int, *, acceleration: float) -> Real:
+    """About one in `acceleration` of `lines` [ky, 1], some of the centre among them; the others evenly or at random."""
     wanted = max(lines / acceleration, FEWEST_CENTRE + 2)
     centre = round(min(max(rng.uniform(0.04, WIDEST_CENTRE) * lines, FEWEST_CENTRE), 0.6 * wanted))
+    return lines_of(rng, lines, centre=centre, more=max(round(wanted) - centre, 1), even=rng.random() < 0.7)
+
+
+def lines_of(rng: Generator, lines: int, *, centre: int, more: int, even: bool) -> Real:
+    """A mask [ky, 1] of `centre` lines in the middle and `more` others, evenly spaced or denser inside."""
     sampled = np.zeros((lines, 1), np.float32)
     sampled[lines // 2 - centre // 2 :][:centre] = 1
     outside = np.flatnonzero(sampled[:, 0] == 0)
-    more = max(round(wanted) - centre, 1)
-    if rng.random() < 0.7:
+    if even:
         step = len(outside) / more
-        chosen = outside[(rng.uniform(0, step) + step * np.arange(more)).astype(np.int64) % len(outside)]
+        chosen = outside[(rng.uniform(0, step) + step * np.arange(more)).astype(np.int64)]
     else:
         likely = np.exp(-np.abs(outside - lines // 2) / lines * log(16))
         chosen = rng.choice(outside, more, replace=False, p=likely / likely.sum())

@@ -21,7 +21,7 @@ class Design:
     cascades: int = 5
     width: int = 16
     levels: int = 2
-    iterations: int = 6
+    iterations: int = 5
 
 
 class Unrolled(nn.Module):
@@ -37,7 +37,7 @@ class Unrolled(nn.Module):
         )
         # One row more than cascades: the first image comes of the data alone, drawn towards zero.
         trust = torch.zeros(design.cascades + 1, FEATURES)
-        trust[:, 0] = torch.log(torch.tensor([0.02] + [0.1] * design.cascades))
+        trust[:, 0] = torch.log(torch.tensor([0.05] + [0.1] * design.cascades))
         self.trust = nn.Parameter(trust)
 
     def forward(self, data: Consistency, inside: Tensor) -> Tensor:

@@ -69,8 +69,13 @@ def save(folder: Path, name: str, network: Network, *, told: Mapping[str, Any]) 
     card = Card(network.name, asdict(network.design), architecture_of(network), _hash(content), **told)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{name}.safetensors").write_bytes(content)
-    (folder / f"{name}.json").write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
+    write_card(folder / f"{name}.json", card)
     return card
+
+
+def write_card(path: Path, card: Card) -> None:
+    """Write a card as JSON."""
+    path.write_text(json.dumps(asdict(card), indent=1) + "\n", encoding="utf-8")
 
 
 def names(folder: Path = STORED) -> list[str]:

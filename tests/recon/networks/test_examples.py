@@ -70,7 +70,7 @@ def test_an_undersampled_example_has_only_its_lines() -> None:
 @pytest.mark.parametrize("acceleration", [2, 4, 8])
 def test_a_mask_has_as_many_lines_as_asked_for(acceleration: int) -> None:
     for seed in range(10):
-        sampled = examples.mask(np.random.default_rng(seed), (256, 256), acceleration=acceleration)
+        sampled = examples.mask(np.random.default_rng(seed), 256, acceleration=acceleration)
         assert sampled.sum() == 256 / acceleration
 
 
@@ -80,7 +80,8 @@ def test_the_noise_of_an_image_is_its_factor(acquired: int) -> None:
     nothing, truth = np.zeros((acquired, acquired), np.complex64), np.zeros((SIZE, SIZE), np.complex64)
     factor = np.full((SIZE, SIZE), 1.7, np.float32)
     for _ in range(6):  # whole or one-sided, as the seed has it
-        image = examples.noised(rng, nothing, truth, signal=10, factor=factor).image
+        part = examples.one_sided(rng, acquired)
+        image = examples.noised(rng, nothing, truth, signal=10, factor=factor, part=part).image
         parts = np.stack([image.real, image.imag])
         independent = 0.6 * 2 * acquired**2  # samples at least
         assert abs(parts.std() / 1.7 - 1) < 5 / sqrt(2 * independent)

@@ -135,7 +135,7 @@ def test_a_network_of_zeros_is_the_damped_solution_again_and_again() -> None:
     operator = cartesian(rng)
     data = Consistency(CPU, [measured(operator, noise(rng, *GRID))], 40)
     network = layer1.Unrolled(layer1.Design(cascades=2, width=4, levels=1, iterations=40))
-    x = data(torch.zeros(1, *GRID, dtype=torch.complex64), torch.tensor([0.02]))
+    x = data(torch.zeros(1, *GRID, dtype=torch.complex64), torch.tensor([0.05]))
     for _ in range(2):
         x = data(x, torch.tensor([0.1]))
     with torch.no_grad():
