@@ -63,15 +63,15 @@ def in_domain(library: Library, acceleration: int) -> list[Undersampled]:
 def real(acceleration: int) -> Iterator[tuple[str, Undersampled]]:
     """Real images, never chosen by: what of each, and its data."""
     for i, (name, pixels, matrix) in enumerate(sources.real_pictures()):
-        yield name, _measured(pixels, matrix[0], acceleration, seed=100 + i)
+        yield name, _measured(np.ascontiguousarray(pixels.T), matrix[0], acceleration, seed=100 + i)
 
 
-def _measured(drawn: Real, lines: int, acceleration: int, *, seed: int) -> Undersampled:
+def _measured(drawn: Real, count: int, acceleration: int, *, seed: int) -> Undersampled:
     rng = np.random.default_rng([11, seed])
-    coils, count = examples.random_coils(rng, COILS), round(lines / acceleration)
-    centre = round(CENTRE * count)
-    sampled = examples.lines_of(rng, lines, centre=centre, more=count - centre, even=True)
-    return examples.of_picture(rng, drawn, coils, sampled=sampled, signal=SIGNAL)
+    coils, kept = examples.random_coils(rng, COILS), round(count / acceleration)
+    centre = round(CENTRE * kept)
+    lines = examples.lines_of(rng, count, centre=centre, more=kept - centre, even=True)
+    return examples.of_picture(rng, drawn, coils, lines=lines, signal=SIGNAL)
 
 
 def layer1_metrics(judged: Judged, kernels: Kernels, library: Library) -> dict[str, Any]:

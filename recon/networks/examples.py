@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from scipy import fft
 
 from kernels.contract import Kernels
-from recon.networks.measured import Measured, cartesian
+from kernels.geometry import density_radial
+from recon.networks.measured import Measured, cartesian, weighted
 from recon.networks.pictures import Complex, ellipses, picture, places, smooth_phase
 from recon.networks.sources import Library, Real
 from recon.simulate.coils import Coils, coil_grid_spectrum, fit, loops, receive_field
-from recon.simulate.phantom import Shapes, Vector, density, grid_spectrum
+from recon.simulate.phantom import Shapes, Vector, grid_spectrum
+from recon.simulate.phantom import density as density_at
+from recon.simulate.trajectories import golden_spokes
 
 VIEW_MM = 220.0
 FINER = 2  # pixels of what is measured to one of the image
@@ -34,15 +37,29 @@ FEWEST_CENTRE, WIDEST_CENTRE = 8, 0.12  # lines, share of them
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Undersampled:
-    """K-space [coil, ky, kx], zero where `sampled` [ky, 1] or [ky, kx] is, of the image `truth` [y, x].
+    """K-space [coil, kx, ky], zero where `lines` [ky] is, of the image `truth` [x, y].
 
-    Noise σ = 1 in each part of a sample; `maps` [coil, y, x] with Σ|S|² = 1.
+    Noise σ = 1 in each part of a sample; `maps` [coil, x, y] with Σ|S|² = 1.
     """
 
     kspace: Complex
     maps: Complex
-    sampled: Real
+    lines: Real
     truth: Complex
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spokes:
+    """Samples [coil, spoke, sample] at `points` [spoke, sample, axis] in radians per voxel; the rest as `Undersampled`.
+
+    `acceleration` is the spokes that Nyquist asks for over those that there are.
+    """
+
+    samples: Complex
+    points: Real
+    maps: Complex
+    truth: Complex
+    acceleration: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,46 +74,62 @@ class Noisy:
 def undersampled(rng: Generator, library: Library, size: int) -> Undersampled:
     """An example of layer 1, `size` pixels along each axis: 2 to 8 times undersampled, coils and noise at random."""
     coils = random_coils(rng, int(rng.choice(COILS)))
-    sampled = mask(rng, size, acceleration=float(rng.uniform(2, 8)))
+    lines = mask(rng, size, acceleration=float(rng.uniform(2, 8)))
     signal = float(np.exp(rng.uniform(*np.log(SIGNAL))))
     if rng.random() < SHARE_EXACT:
-        return of_shapes(rng, ellipses(rng, int(rng.integers(4, 30)), VIEW_MM), coils, sampled=sampled, signal=signal)
+        return of_shapes(rng, ellipses(rng, int(rng.integers(4, 30)), VIEW_MM), coils, lines=lines, signal=signal)
     drawn = picture(rng, library, FINER * size)
-    return of_picture(rng, drawn, coils, sampled=sampled, signal=signal)
+    return of_picture(rng, drawn, coils, lines=lines, signal=signal)
 
 
-def of_picture(rng: Generator, drawn: Real, coils: Coils, *, sampled: Real, signal: float) -> Undersampled:
-    """What `coils` measure of a picture [y, x], with a phase of its own, on the coarser grid of `sampled`.
-
-    The picture fills a square field of view or one of the grid's own shape.
-    """
-    grid = np.broadcast_shapes(sampled.shape, (1, round(sampled.shape[0] * drawn.shape[1] / drawn.shape[0])))
+def of_picture(rng: Generator, drawn: Real, coils: Coils, *, lines: Real, signal: float) -> Undersampled:
+    """What `coils` measure of a picture [x, y], with a phase of its own, on a grid that has `lines` along y."""
+    grid = round(len(lines) * drawn.shape[0] / drawn.shape[1]), len(lines)
     body = drawn * phase_like(rng, drawn.shape)
     fine = unit_norm(maps_on(coils, drawn.shape)) * body
     exact = cropped(centred(fft.fft2, fine), grid)
-    return _measured(rng, exact, unit_norm(maps_on(coils, grid)), sampled=sampled, signal=signal)
+    return _measured(rng, exact, unit_norm(maps_on(coils, grid)), lines=lines, signal=signal)
 
 
-def of_shapes(rng: Generator, shapes: Shapes, coils: Coils, *, sampled: Real, signal: float) -> Undersampled:
+def of_shapes(rng: Generator, shapes: Shapes, coils: Coils, *, lines: Real, signal: float) -> Undersampled:
     """The same of ellipses, by the transform in closed form; the image is as bright as the coils together see it."""
-    size = sampled.shape[0]
+    size = len(lines)
     exact = coil_grid_spectrum(shapes, coils, matrix=(size, size), field_of_view_mm=np.full(2, VIEW_MM))
     maps = unit_norm(maps_on(coils, (size, size)))
-    return _measured(rng, exact.astype(np.complex64), maps, sampled=sampled, signal=signal)
+    return _measured(rng, exact.astype(np.complex64), maps, lines=lines, signal=signal)
 
 
-def _measured(rng: Generator, exact: Complex, maps: Complex, *, sampled: Real, signal: float) -> Undersampled:
+def _measured(rng: Generator, exact: Complex, maps: Complex, *, lines: Real, signal: float) -> Undersampled:
     """Scale exact k-space of fully sampled coils so that the image is `signal` times the noise, and measure it."""
     truth = (maps.conj() * centred(fft.ifft2, exact)).sum(axis=0)
     scale = brightness(truth, signal)
-    kspace = (scale * exact + white(rng, exact.shape)) * sampled
-    return Undersampled(kspace, maps, sampled, scale * truth)
+    kspace = (scale * exact + white(rng, exact.shape)) * lines
+    return Undersampled(kspace, maps, lines, scale * truth)
 
 
-def measured(example: Undersampled, kernels: Kernels) -> Measured:
+def spokes(rng: Generator, library: Library, size: int, kernels: Kernels) -> Spokes:
+    """A radial example of layer 1, measured on the finer grid with the CPU's `kernels`: 1 to 8 times undersampled."""
+    coils, drawn = random_coils(rng, int(rng.choice(COILS))), picture(rng, library, FINER * size)
+    acceleration, signal = float(rng.uniform(1, 8)), float(np.exp(rng.uniform(*np.log(SIGNAL))))
+    fine = unit_norm(maps_on(coils, drawn.shape)) * (drawn * phase_like(rng, drawn.shape))
+    maps = unit_norm(maps_on(coils, (size, size)))
+    truth = (maps.conj() * centred(fft.ifft2, cropped(centred(fft.fft2, fine), (size, size)))).sum(axis=0)
+    points: Real = np.float32(2 * np.pi) * golden_spokes(round(np.pi / 2 * size / acceleration), FINER * size)
+    exact = kernels.nufft(np.float32(1 / FINER) * points, fine.shape[1:]).forward(fine) * np.float32(
+        1 / (size * FINER**2)
+    )
+    scale = brightness(truth, signal)
+    return Spokes(scale * exact + white(rng, exact.shape), points, maps, scale * truth, acceleration)
+
+
+def measured(example: Undersampled | Spokes, kernels: Kernels) -> Measured:
     """The example as the data of a network, on the device of `kernels`."""
-    kspace, maps = kernels.to_device(example.kspace), kernels.to_device(example.maps)
-    return cartesian(kernels, kspace, maps, kernels.to_device(example.sampled))
+    maps = kernels.to_device(example.maps)
+    if isinstance(example, Undersampled):
+        return cartesian(kernels, kernels.to_device(example.kspace), maps, kernels.to_device(example.lines))
+    plan, density = kernels.nufft(example.points, example.truth.shape), density_radial(example.points)
+    samples = kernels.to_device(example.samples)
+    return weighted(kernels, plan, samples, maps, density=kernels.to_device(density), acceleration=example.acceleration)
 
 
 def noisy(rng: Generator, library: Library, size: int) -> Noisy:
@@ -134,7 +167,7 @@ def truncated_shapes(shapes: Shapes, size: int, acquired: int) -> tuple[Complex,
     voxel = VIEW_MM / acquired
     for y in (np.arange(4) - 1.5) / 4 * voxel:
         for x in (np.arange(4) - 1.5) / 4 * voxel:
-            total += density(shapes, places(size, VIEW_MM) + np.array([x, y]))
+            total += density_at(shapes, places(size, VIEW_MM) + np.array([x, y]))
     return exact.astype(np.complex64), (total / 16).astype(np.complex64)
 
 
@@ -195,26 +228,26 @@ def maps_on(coils: Coils, grid: tuple[int, ...]) -> Complex:
     return maps
 
 
-def mask(rng: Generator, lines: int, *, acceleration: float) -> Real:
-    """About one in `acceleration` of `lines` [ky, 1], some of the centre among them; the others evenly or at random."""
-    wanted = max(lines / acceleration, FEWEST_CENTRE + 2)
-    centre = round(min(max(rng.uniform(0.04, WIDEST_CENTRE) * lines, FEWEST_CENTRE), 0.6 * wanted))
-    return lines_of(rng, lines, centre=centre, more=max(round(wanted) - centre, 1), even=rng.random() < 0.7)
+def mask(rng: Generator, count: int, *, acceleration: float) -> Real:
+    """About one in `acceleration` of `count` lines [ky], some of the centre among them; the others evenly or not."""
+    wanted = max(count / acceleration, FEWEST_CENTRE + 2)
+    centre = round(min(max(rng.uniform(0.04, WIDEST_CENTRE) * count, FEWEST_CENTRE), 0.6 * wanted))
+    return lines_of(rng, count, centre=centre, more=max(round(wanted) - centre, 1), even=rng.random() < 0.7)
 
 
-def lines_of(rng: Generator, lines: int, *, centre: int, more: int, even: bool) -> Real:
-    """A mask [ky, 1] of `centre` lines in the middle and `more` others, evenly spaced or denser inside."""
-    sampled = np.zeros((lines, 1), np.float32)
-    sampled[lines // 2 - centre // 2 :][:centre] = 1
-    outside = np.flatnonzero(sampled[:, 0] == 0)
+def lines_of(rng: Generator, count: int, *, centre: int, more: int, even: bool) -> Real:
+    """Of `count` lines [ky], `centre` in the middle and `more` others, evenly spaced or at random and denser inside."""
+    lines = np.zeros(count, np.float32)
+    lines[count // 2 - centre // 2 :][:centre] = 1
+    outside = np.flatnonzero(lines == 0)
     if even:
         step = len(outside) / more
         chosen = outside[(rng.uniform(0, step) + step * np.arange(more)).astype(np.int64)]
     else:
-        likely = np.exp(-np.abs(outside - lines // 2) / lines * log(16))
+        likely = np.exp(-np.abs(outside - count // 2) / count * log(16))
         chosen = rng.choice(outside, more, replace=False, p=likely / likely.sum())
-    sampled[chosen] = 1
-    return sampled
+    lines[chosen] = 1
+    return lines
 
 
 def brightness(truth: Complex, signal: float) -> np.float32:

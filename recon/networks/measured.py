@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kernels.contract import Complex, Equations, Kernels, Real
-from recon.operators import cartesian_sense
+from kernels.contract import Complex, Equations, Kernels, NufftPlan, Real
+from recon.arrays import contiguous
+from recon.operators import cartesian_sense, nufft_sense
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """`equations` of AᴴA and `rhs` = Aᴴy [y, x], where the noise of the samples y is σ = 1 in each part.
+    """`equations` of AᴴA and `rhs` = Aᴴy [x, y], where the noise of the samples y is σ = 1 in each part.
 
-    `acceleration` is the grid's lines over the measured ones, at least 1.
+    `acceleration` is how many samples of the k-space that a full measurement needs there are to one that was taken. Of
+    Cartesian data the undersampled axis is the last, as in `recon.methods.problem`.
     """
 
     equations: Equations
@@ -20,12 +22,31 @@ class Measured:
     acceleration: float
 
 
-def cartesian(kernels: Kernels, kspace: Complex, maps: Complex, sampled: Real) -> Measured:
-    """The data of k-space [coil, ky, kx], `maps` of that shape, and the lines `sampled` [ky, 1] or [ky, kx] of it."""
+def cartesian(kernels: Kernels, kspace: Complex, maps: Complex, lines: Real) -> Measured:
+    """The data of k-space [coil, kx, ky] with the `lines` [ky] measured (1) or not (0), and maps [coil, x, y].
 
-    def normal(image: Complex, maps: Complex, sampled: Real) -> Complex:
-        return cartesian_sense(kernels, maps, sampled).normal(image)
+    Each x is a problem of its own in ky: the transform along x happens once, before iterating.
+    """
 
-    rhs = cartesian_sense(kernels, maps, sampled).adjoint(kspace)
-    equations = Equations(normal, (maps, sampled), ("cartesian", maps.shape, sampled.shape))
-    return Measured(equations, rhs, float(sampled.size / sampled.sum()))
+    def normal(image: Complex, maps: Complex, lines: Real) -> Complex:
+        return cartesian_sense(kernels, maps, lines, axes=1).normal(image)
+
+    hybrid = kernels.ifft(contiguous(kspace.swapaxes(-1, -2)), axes=1).swapaxes(-1, -2)
+    rhs = cartesian_sense(kernels, maps, lines, axes=1).adjoint(contiguous(hybrid))
+    return Measured(Equations(normal, (maps, lines), ("lines", kernels.device)), rhs, float(lines.size / lines.sum()))
+
+
+def weighted(
+    kernels: Kernels, plan: NufftPlan, samples: Complex, maps: Complex, *, density: Real, acceleration: float
+) -> Measured:
+    """The data of `samples` [coil, *samples] where `plan` has its points, with weights `density`; maps [coil, x, y].
+
+    Weights make `normal` nearly the identity where k-space is full (doi:10.1002/mrm.1241).
+    """
+    operator = plan.operator(density)
+
+    def normal(image: Complex, maps: Complex) -> Complex:
+        return operator(image, maps=maps)
+
+    rhs = nufft_sense(kernels, plan, maps, density=density).adjoint(samples)
+    return Measured(Equations(normal, (maps,), ("shots", operator)), rhs, acceleration)

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kernels.contract import Kernels
+from recon.device import open_device
 from recon.exchange import to_tensor
 from recon.networks import examples
 from recon.networks.consistency import Consistency
 from recon.networks.layer1 import Unrolled
 from recon.networks.layer2 import Enhance
 from recon.networks.sources import Library
+
+SHARE_OF_SPOKES = 1 / 7  # of layer 1's examples
 
 
 class Task(Protocol):
@@ -39,11 +42,13 @@ class Unrolling:
 
     kernels: Kernels
 
-    def example(self, rng: Generator, library: Library, size: int) -> examples.Undersampled:
-        """See `examples.undersampled`."""
+    def example(self, rng: Generator, library: Library, size: int) -> examples.Undersampled | examples.Spokes:
+        """Lines as `examples.undersampled`, or, one time in seven, spokes."""
+        if rng.random() < SHARE_OF_SPOKES:
+            return examples.spokes(rng, library, size, open_device("cpu"))
         return examples.undersampled(rng, library, size)
 
-    def images(self, network: Unrolled, batch: Sequence[examples.Undersampled]) -> Tensor:
+    def images(self, network: Unrolled, batch: Sequence[examples.Undersampled | examples.Spokes]) -> Tensor:
         """See `Task.images`."""
         measured = [examples.measured(example, self.kernels) for example in batch]
         data = Consistency(self.kernels, measured, network.design.iterations)

@@ -29,7 +29,7 @@ def example(acceleration: int, *, signal: float = 300) -> examples.Undersampled:
     rng = np.random.default_rng(1)
     coils, drawn = examples.random_coils(rng, 8), small_library().labels[0].astype(np.float32)
     lines = examples.lines_of(rng, 40, centre=8, more=40 // acceleration, even=True)
-    return examples.of_picture(rng, drawn, coils, sampled=lines, signal=signal)
+    return examples.of_picture(rng, drawn, coils, lines=lines, signal=signal)
 
 
 def test_rivals_are_ranked_as_they_should_be() -> None:

@@ -15,6 +15,9 @@ import kernels
 from recon.errors import FileError, PackageError
 from recon.networks import examples, sources
 from recon.networks.pictures import ellipses, picture
+from recon.operators import cartesian_sense
+from tests import tolerances
+from tests.laws import assert_near
 from tests.recon.networks.drawn import small_library
 
 SIZE = 48
@@ -44,11 +47,11 @@ def test_a_seed_gives_the_same_example_and_another_seed_another(make: Any) -> No
 @pytest.mark.parametrize("exact", [True, False])
 def test_a_fully_sampled_example_is_its_truth_and_noise_of_one(exact: bool) -> None:
     rng = np.random.default_rng(1)
-    coils, full = examples.random_coils(rng, 8), np.ones((SIZE, 1), np.float32)
+    coils, full = examples.random_coils(rng, 8), np.ones(SIZE, np.float32)
     if exact:
-        found = examples.of_shapes(rng, ellipses(rng, 6, examples.VIEW_MM), coils, sampled=full, signal=50)
+        found = examples.of_shapes(rng, ellipses(rng, 6, examples.VIEW_MM), coils, lines=full, signal=50)
     else:
-        found = examples.of_picture(rng, picture(rng, LIBRARY, 2 * SIZE), coils, sampled=full, signal=50)
+        found = examples.of_picture(rng, picture(rng, LIBRARY, 2 * SIZE), coils, lines=full, signal=50)
     noise = examples.measured(found, kernels.on("cpu")).rhs - found.truth
     parts = np.stack([noise.real, noise.imag])
     assert abs(parts.std() - 1) < 5 / sqrt(2 * parts.size)  # five deviations of a standard deviation's own
@@ -57,11 +60,22 @@ def test_a_fully_sampled_example_is_its_truth_and_noise_of_one(exact: bool) -> N
     assert np.allclose((np.abs(found.maps) ** 2).sum(axis=0), 1, atol=1e-5)
 
 
+def test_its_data_are_those_of_the_operator_in_two_dimensions() -> None:
+    found, cpu = drawn(examples.undersampled, 6, 1), kernels.on("cpu")
+    data, sense = examples.measured(found, cpu), cartesian_sense(cpu, found.maps, found.lines)
+    assert_near(data.rhs, sense.adjoint(found.kspace), 4 * tolerances.fft(SIZE**2))
+    assert_near(
+        data.equations.normal(found.truth, *data.equations.operands),
+        sense.normal(found.truth),
+        4 * tolerances.fft(SIZE**2),
+    )
+
+
 def test_an_undersampled_example_has_only_its_lines() -> None:
     for seed in range(8):
         found = drawn(examples.undersampled, 5, seed)
-        lines = found.sampled[:, 0] > 0
-        assert not found.kspace[:, ~lines].any() and found.kspace[:, lines].any(axis=(0, 2)).all()
+        lines = found.lines > 0
+        assert not found.kspace[..., ~lines].any() and found.kspace[..., lines].any(axis=(0, 1)).all()
         centre = slice(SIZE // 2 - 2, SIZE // 2 + 2)
         assert lines[centre].all()
         assert SIZE / 8 <= lines.sum() <= SIZE / 2 + 1
@@ -70,8 +84,8 @@ def test_an_undersampled_example_has_only_its_lines() -> None:
 @pytest.mark.parametrize("acceleration", [2, 4, 8])
 def test_a_mask_has_as_many_lines_as_asked_for(acceleration: int) -> None:
     for seed in range(10):
-        sampled = examples.mask(np.random.default_rng(seed), 256, acceleration=acceleration)
-        assert sampled.sum() == 256 / acceleration
+        lines = examples.mask(np.random.default_rng(seed), 256, acceleration=acceleration)
+        assert lines.sum() == 256 / acceleration
 
 
 @pytest.mark.parametrize("acquired", [SIZE, SIZE // 2])
