@@ -171,6 +171,14 @@ def test_a_cuda_worker_imports_beside_a_real_gpu() -> None:
     assert result.returncode == 0, result.stderr
 
 
+def test_what_networks_learn_from_is_made_without_torch() -> None:
+    modules = [
+        f"recon.networks.{name}" for name in ("sources", "pictures", "examples", "measured", "metrics", "rivals")
+    ]
+    result = import_with_only(["numpy", "scipy", "h5py"], [*modules, "recon.exchange"])
+    assert result.returncode == 0, result.stderr
+
+
 def test_each_subcommand_is_a_module_with_a_parser_and_a_run() -> None:
     for name, module in PROJECT["entry-points"]["recon_cluster.commands"].items():
         spec = importlib.util.find_spec(module)
