@@ -39,6 +39,8 @@ class ClusterConfig:
     http: str = _text("127.0.0.1:8080", "HOST:PORT of the HTTP gateway; port 0 takes a free one")
     exposure: str = _text("loopback", "open: serve any address without TLS and tokens", "loopback", "open")
 
+    ledger: str = _text("", "URL of a PostgreSQL database for the ledger; none: a SQLite file in the data folder")
+
     device: str = _text("auto", "where reconstructions run", "auto", "cpu", "cpu:scipy", "cuda")
     ray: str = _text("local", "local (embedded), auto, an address, off (plain processes)")
     noise_reuse: str = _text(
@@ -119,6 +121,10 @@ class ClusterConfig:
                 f" {self.heartbeat_s:g}: raise it, or a worker that is only late would be killed"
             )
         self._check_gpus()
+        if self.ledger and not self.ledger.startswith(("postgresql://", "postgres://")):
+            raise ConfigError(
+                "ledger is no URL of a PostgreSQL database, expected postgresql://USER@HOST/NAME: correct it"
+            )
         if self.spool_unsynced_bytes < self.spool_sync_bytes:
             raise ConfigError(
                 f"spool_unsynced_bytes is {self.spool_unsynced_bytes}, less than spool_sync_bytes"

@@ -6,15 +6,17 @@ import errno
 import fcntl
 import os
 import sqlite3
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from cluster.config import ClusterConfig, ConfigError
 from cluster.durable import make_folder
+from cluster.job import LedgerError
 from cluster.ledger import Ledger
 from cluster.results import ResultStore
 from cluster.spool import Spool
 from cluster.stream import wire_limits
+from recon.errors import PackageError
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
@@ -24,16 +26,22 @@ class DataFolder:
 
     def __init__(self, config: ClusterConfig) -> None:
         """Raises ConfigError when another server has the folder, or when it cannot be made or written."""
-        self._lock = -1
+        self._open = ExitStack()
         try:
-            self._lock = _claim(config.data)
+            self._open.callback(os.close, _claim(config.data))
             self._boot = config.data / "boot"
             self.intact = _same_boot(self._boot)  # no written byte was lost since the last server had it
-            self.ledger = Ledger(config.ledger_path)
+            self.ledger = Ledger(config.ledger or config.ledger_path)
+            self._open.callback(self.ledger.close)
+            self.ledger.claim()
             self.results = ResultStore(config.results_folder, wire_limits(config))
             self.spool = _open_spool(config)
+            self._open.callback(self.spool.close)
+        except (LedgerError, PackageError) as error:
+            self._open.close()
+            raise ConfigError(str(error)) from error
         except (OSError, sqlite3.Error) as error:
-            self._release()
+            self._open.close()
             raise ConfigError(unusable(config.data, error)) from error
 
     def taken_up(self) -> None:
@@ -45,14 +53,7 @@ class DataFolder:
 
     def close(self) -> None:
         """Close everything in it."""
-        self.spool.close()
-        self.ledger.close()
-        self._release()
-
-    def _release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        self._open.close()
 
 
 def unusable(folder: Path, error: Exception) -> str:

@@ -56,6 +56,10 @@ class DiskFullError(RefusedError):
     """The server's disk cannot take the scan: it is full, or it fails."""
 
 
+class LedgerError(RefusedError):
+    """The ledger's database cannot be read or written now, or belongs to another server, or to a newer version."""
+
+
 class BusyError(RefusedError):
     """The server has no file descriptor left for the request."""
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from cluster.config import ClusterConfig
 from cluster.events import FinishScan, ImagesStored, MarkRunning, State, StoreImages
-from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
-from cluster.ledger import Ledger, lasting
+from cluster.job import DiskFullError, LedgerError, LogLine, ScanRecord, outcome
+from cluster.ledger import Ledger
 from cluster.live import Feed, LiveScan
 from cluster.loop import Stage, defect
 from cluster.results import Replacement
@@ -55,7 +55,7 @@ class Recorder:
         unwritable: Callable[[LiveScan, str], None],
     ) -> None:
         """`unwritable` has a scan end whose record the ledger cannot hold; it is called once for each."""
-        self.failure = ""  # why the ledger cannot be written now
+        self.failure = ""  # why the ledger cannot be written now, a sentence
         self._config = config
         self._ledger = ledger
         self._feed = feed
@@ -152,7 +152,7 @@ class Recorder:
             self._write(*self._pending.values())
         except Exception as error:
             # Whatever it was, who waits must hear of it, and nobody may believe that this is on disk.
-            if lasting(error):
+            if self._ledger.lasting(error):
                 self._commit_apart()
             else:
                 self._refuse(error)
@@ -166,7 +166,7 @@ class Recorder:
             try:
                 self._write(pending)
             except Exception as error:
-                if not lasting(error):
+                if not self._ledger.lasting(error):
                     return self._refuse(error)
                 del self._pending[name]
                 self._drop(pending, error)
@@ -209,13 +209,13 @@ class Recorder:
 
     def _refuse(self, error: Exception) -> None:
         # Nothing of it is lost: what could not be committed stays pending and is tried again at the next tick.
-        self.failure = str(error)
+        known = isinstance(error, LedgerError)
+        self.failure = str(error) if known else f"the ledger cannot be written ({error}): check the disk"
         for pending in self._pending.values():
             waiting, pending.written = pending.written, []
             for written in waiting:
-                written.set_exception(
-                    DiskFullError(f"the ledger cannot be written ({error}): check the disk and send the scan again")
-                )
+                words = f"{self.failure} and send the scan again"
+                written.set_exception(LedgerError(words, retry_after_s=5.0) if known else DiskFullError(words))
 
     def _written(self, *group: _Pending) -> None:
         self.failure = ""

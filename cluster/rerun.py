@@ -11,7 +11,7 @@ from dataclasses import replace
 from cluster.events import ScanReceived, State
 from cluster.folder import DataFolder
 from cluster.intake import Desk, Reception
-from cluster.job import DiskFullError, LogLine, ScanRecord, outcome
+from cluster.job import DiskFullError, LedgerError, LogLine, ScanRecord, outcome
 from cluster.live import LiveScan
 from cluster.loop import Stage, defect
 from cluster.replay import replay, reread
@@ -78,9 +78,11 @@ class Reruns:
         live = self._enter(_fresh(old), lambda: self._data.results.replace(old.id, earlier=old.images))
         try:
             self._data.ledger.commit([live.record])
-        except sqlite3.Error as error:
+        except (sqlite3.Error, LedgerError) as error:
             self._desk.forget(live)
             live.results.remove()
+            if isinstance(error, LedgerError):
+                raise
             words = f"the ledger cannot be written ({error}): check the server's disk, then requeue the scan"
             raise DiskFullError(words, retry_after_s=60.0) from error
         return live

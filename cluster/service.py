@@ -164,11 +164,10 @@ class Service:
     @property
     def troubles(self) -> list[str]:
         """Why the server is not ready, a sentence each."""
-        ledger = self._recorder.failure
         found = [
             "the server is shutting down" if self._draining else "",
             self._spool.failure,
-            f"the ledger cannot be written ({ledger}): check the disk" if ledger else "",
+            self._recorder.failure,
             "" if self._loop.look()["workers"] else "no worker is ready",
             *(stage.failure and f"{stage.name} stands still ({stage.failure})" for stage in self._stages),
         ]

@@ -25,6 +25,7 @@ ONLY_IN = {
     "cupy": ("kernels/cuda/", "recon/exchange.py"),
     "ray": ("cluster/ray_workers.py",),
     "prometheus_client": ("cluster/metrics.py",),
+    "psycopg": ("cluster/postgres.py",),
     "fastapi": ("cluster/gateway/http/",),
     "starlette": ("cluster/gateway/http/",),
     "uvicorn": ("cluster/gateway/http/",),

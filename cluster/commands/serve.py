@@ -21,6 +21,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser("serve", help="run the server")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file with any of the limits by name")
     parser.add_argument("--data", metavar="DIR", help="raw scans, images, ledger (default: ./recon-data)")
+    parser.add_argument("--ledger", metavar="postgresql://...", help="ledger in PostgreSQL (default: SQLite in --data)")
     parser.add_argument("--mrd", metavar="HOST:PORT", help="MRD over TCP (default: 127.0.0.1:9002); port 0: a free one")
     parser.add_argument("--http", metavar="HOST:PORT", help="HTTP (default: 127.0.0.1:8080); port 0: a free one")
     parser.add_argument("--workers", metavar="N|auto", help="how many; auto: one per GPU, or per share of the CPUs")
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
 def configuration(args: argparse.Namespace) -> ClusterConfig:
     """The file's values with the command line's on top; raises ConfigError."""
     base = read_config(args.config) if args.config else ClusterConfig()
-    given = {name: getattr(args, name) for name in ("data", "mrd", "http", "device", "ray")}
+    given = {name: getattr(args, name) for name in ("data", "ledger", "mrd", "http", "device", "ray")}
     values: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     if args.workers is not None:
         values["workers"] = _workers(args.workers)

@@ -132,7 +132,7 @@ def test_an_end_that_can_never_be_written_ends_its_scan(tmp_path: Path) -> None:
 
 def test_a_record_too_long_for_the_ledger_ends_its_scan(tmp_path: Path) -> None:
     with scans.serving(tmp_path) as service:
-        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
+        service._ledger._database._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 5000)
         intake = service.open_scan(ScanRequest("tcp", name="n" * 10_000))
         with pytest.raises(ReconError, match=r"has ended|the ledger cannot hold its record"):
             intake.feed(scans.stream(scans.frames(1)))
@@ -147,13 +147,13 @@ def test_a_scan_of_which_nothing_can_be_written_ends_until_the_next_server(tmp_p
     with scans.serving(tmp_path) as service:
         intake = service.open_scan(ScanRequest("tcp"))
         live = service._lives[intake.scan_id]
-        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20)  # less than an id
+        service._ledger._database._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 20)  # less than an id
         with pytest.raises(ReconError, match=r"has ended|the ledger cannot hold its record"):
             intake.feed(scans.stream(scans.frames(1)))
             intake.finish()
         assert live.ended.wait(30.0)
         assert live.record.state is State.FAILED
-        service._ledger._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
+        service._ledger._database._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 1 << 20)
         assert scans.run(service, scans.stream(scans.frames(1))).state is State.DONE
     with scans.serving(tmp_path) as service:
         assert service.wait(intake.scan_id, 30.0).state is State.DONE
@@ -162,7 +162,7 @@ def test_a_scan_of_which_nothing_can_be_written_ends_until_the_next_server(tmp_p
 def test_a_ledger_that_cannot_be_written_now_is_tried_again(tmp_path: Path) -> None:
     """Another process holds the file: nobody is told that a scan is kept, and when it lets go all is written."""
     with scans.serving(tmp_path) as service:
-        service._ledger._connection.execute("PRAGMA busy_timeout = 10")
+        service._ledger._database._connection.execute("PRAGMA busy_timeout = 10")
         intake = service.open_scan(ScanRequest("tcp"))
         holder = sqlite3.connect(ClusterConfig(data=tmp_path).ledger_path, isolation_level=None)
         holder.execute("BEGIN IMMEDIATE")

@@ -103,7 +103,7 @@ def test_images_made_before_the_end_are_not_there_twice(tmp_path: Path) -> None:
     with scans.serving(tmp_path) as service:
         whole = service.wait(scan, 30.0)
     ledger = Ledger(tmp_path / "ledger.sqlite")  # as if the server had died after the images and before their commit
-    ledger._connection.execute("UPDATE scan SET state = 'running', finished_s = 0 WHERE id = ?", (scan,))
+    ledger._database._connection.execute("UPDATE scan SET state = 'running', finished_s = 0 WHERE id = ?", (scan,))
     ledger.close()
     with scans.serving(tmp_path) as service:
         record = service.wait(scan, 30.0)
