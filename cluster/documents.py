@@ -37,6 +37,7 @@ from recon.errors import (
     ReconError,
     RefusedError,
     ScanError,
+    WeightsError,
     WireError,
 )
 from recon.recipe import CATALOGUE, PARAMETERS
@@ -62,6 +63,7 @@ _PROBLEMS: Mapping[type[ReconError], tuple[str, int, str]] = {
     RequestError: ("request", 422, "A parameter of the request cannot be used"),
     DeviceError: ("device", 503, "The device cannot be used"),
     PackageError: ("package", 501, "The server lacks a package for it"),
+    WeightsError: ("weights", 503, "A network's weights cannot be used"),
     DiskFullError: ("disk", 507, "The server cannot keep it on disk"),
     DuplicateError: ("duplicate", 409, "The idempotency key is in use"),
     ConflictError: ("conflict", 409, "The scan is in another state"),
