@@ -109,6 +109,9 @@ class ClusterConfig:
     spool_sync_bytes: int = _limit(16 * MIB, MIB, 16 * GIB, "bytes of a scan after which they are sent to the disk")
     spool_unsynced_bytes: int = _limit(256 * MIB, MIB, 64 * GIB, "bytes of a scan that may not yet be on the disk")
     spool_free_bytes: int = _limit(GIB, 0, 1 << 46, "free disk space below which no new scan is taken")
+    keep_s: float = _limit(0.0, 0.0, 1e10, "raw data and images go so long after their scan has ended; 0: never")
+    keep_bytes: int = _limit(0, 0, 1 << 50, "beyond so many bytes those of the scans that ended first go; 0: never")
+    retention_tick_s: float = _limit(60.0, 0.01, 86400.0, "how often it is looked what is to go")
     upload_memory_bytes: int = _limit(4 * GIB, 256 * MIB, 1 << 42, "memory of the process that reads an HDF5 upload")
     upload_timeout_s: float = _limit(3600.0, 1.0, 86400.0, "time that reading an HDF5 upload may take")
 

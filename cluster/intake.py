@@ -88,6 +88,7 @@ class Reception:
             self._open()
         for text in step.remarks:
             self.desk.recorder.write(self.live, text)
+        self.live.lender = self.stream.lender
         for frame in step.frames:
             while not (self.desk.wait_for_room() or self.over or self.desk.stopping()):
                 pass

@@ -160,6 +160,12 @@ class Ledger:
         holes = ", ".join("?" * len(_FINAL))
         return self._records(f"{_SELECT} WHERE state NOT IN ({holes}) ORDER BY id", *_FINAL)
 
+    def ended(self) -> list[tuple[str, float]]:
+        """Scans that have ended, and when: the first one first."""
+        holes = ", ".join("?" * len(_FINAL))
+        query = f"SELECT id, finished_s FROM scan WHERE state IN ({holes}) ORDER BY finished_s, id"
+        return [(scan, finished_s) for scan, finished_s in self._database.select(query, _FINAL)]
+
     def ids(self) -> set[str]:
         """All scans that have a record."""
         return {row[0] for row in self._database.select("SELECT id FROM scan")}

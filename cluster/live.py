@@ -27,6 +27,7 @@ class LiveScan:
         self.lines = 0  # log lines written
         self.broken = ""  # why its images cannot be kept
         self.lasting_bytes = 0  # of its stream, what is needed when it has ended; 0 while that is not known
+        self.lender = ""  # the scan whose noise readouts its frames are whitened with
         self.unwritable = ""  # why the ledger could not hold its record
         self.ended = threading.Event()  # its final record is in the ledger
         self.results = results

@@ -49,6 +49,10 @@ class ResultStore:
             raise
         return file
 
+    def discard(self, scan: str) -> None:
+        """Remove the images of a scan that has ended; raises OSError. Whoever reads them reads on."""
+        self.path(scan).unlink(missing_ok=True)
+
     def replacing(self, scan: str) -> bool:
         """Whether a server left a file that was to replace the images of `scan`."""
         return self._part(scan).exists()

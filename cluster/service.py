@@ -46,6 +46,7 @@ from cluster.metrics import Metrics
 from cluster.recorder import Recorder, Storer
 from cluster.rerun import Reruns
 from cluster.results import ResultFile
+from cluster.retention import Retention
 from cluster.scheduler import Rules, Scheduler
 from cluster.workers import Workers
 from recon.errors import RecipeError, ReconError, RefusedError
@@ -100,7 +101,9 @@ class Service:
         self._loop = self._make_loop()
         self._desk = self._make_desk()
         self._reruns = Reruns(self._desk, self._data, enter=self._enter)
+        self._retention = Retention(config, self._data, clock=clocks.wall_s, lock=self._lives_lock, in_use=self._in_use)
         self._stages: tuple[Stage[Any], ...] = (
+            self._retention.stage,
             self._reruns.stage,
             self._loop.stage,
             self._storer.stage,
@@ -409,6 +412,11 @@ class Service:
 
     def _forget(self, live: LiveScan) -> None:
         self._lives.pop(live.record.id, None)
+
+    def _in_use(self) -> set[str]:
+        """Scans whose files somebody needs: those in flight, and those whose noise they are whitened with."""
+        lives = tuple(self._lives.values())
+        return {live.record.id for live in lives} | {live.lender for live in lives}
 
     def _queue(self) -> dict[str, int]:
         queue: dict[str, int] = self._loop.look()["queue"]

@@ -78,6 +78,14 @@ class Spool:
         self._open[scan] = file
         return file
 
+    def discard(self, scan: str) -> None:
+        """Remove all that is here of a scan that has ended; raises OSError. Whoever has mapped it keeps it."""
+        for path in (self.path(scan), self.upload(scan), self.upload_part(scan)):
+            if path.exists():
+                size = path.stat().st_size
+                path.unlink()
+                self.kept(-size)
+
     def check(self) -> None:
         """Raise DiskFullError below the free-space mark and after a failed fsync."""
         self.trust()

@@ -111,6 +111,12 @@ class ScanStream:
         own = noise.extents if noise and noise.spool == self._spool else ()
         return max(extent.offset + extent.bytes for extent in (self._header_extent, *own))
 
+    @property
+    def lender(self) -> str:
+        """The scan whose noise readouts this one uses; "" where it has its own, or none."""
+        noise = self._noise_found[1] if self._noise_found else None
+        return noise.spool.stem if noise and noise.spool != self._spool else ""
+
     def get_buffer(self) -> memoryview:
         """Where the next bytes go."""
         return self._decoder.get_buffer()

@@ -7,7 +7,7 @@ from typing import Any
 
 from cluster.documents import PROBLEM_TYPE, problem_schema, problem_status, record_schema
 from cluster.events import Priority
-from cluster.job import BusyError, SlowError
+from cluster.job import BusyError, LedgerError, SlowError
 from recon.errors import ReconError, RefusedError
 
 Responses = dict[int | str, dict[str, Any]]
@@ -23,12 +23,13 @@ _RETRY = {"description": "Seconds after which to come again", "schema": {"type":
 def problems(*kinds: type[ReconError], other: Mapping[int, type[ReconError]] | None = None) -> Responses:
     """The statuses that errors of `kinds` have, with their problems; `other` names those of an unusual status.
 
-    Every route can meet a client too slow, too many connections, no file descriptor, and a defect of the server.
+    Every route can meet a client too slow, too many connections, no file descriptor, a ledger that does not
+    answer, and a defect of the server.
     """
     by_status: dict[int, list[type[ReconError]]] = {503: [RefusedError]}
     for status, kind in (other or {}).items():
         by_status.setdefault(status, []).append(kind)
-    for kind in (*kinds, SlowError, BusyError, ReconError):
+    for kind in (*kinds, SlowError, BusyError, LedgerError, ReconError):
         by_status.setdefault(problem_status(kind)[0], []).append(kind)
     return {status: _answer(by_status[status]) for status in sorted(by_status)}
 
