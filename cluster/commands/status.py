@@ -49,8 +49,8 @@ def _watch(client: Client) -> None:
 def view(cluster: dict[str, Any], records: list[ScanRecord]) -> Group:
     """The server's state as tables."""
     waiting = ", ".join(f"{count} {name}" for name, count in cluster["queue"].items())
-    word = "draining" if cluster["draining"] else "ready" if cluster["ready"] else "not ready"
-    word = ": ".join([word, *cluster.get("troubles", ())[:1]])
+    lacks = ": ".join(["not ready", *cluster.get("troubles", ())])
+    word = "draining" if cluster["draining"] else "ready" if cluster["ready"] else lacks
     line = f"{word}; {cluster['scans_in_flight']} scans in flight; frames waiting: {waiting}"
     return Group(line, "", _workers(cluster["workers"]), "", jobs.table(records))
 
